@@ -1,0 +1,276 @@
+"""Parity: whole tensors and whole decisions of an artifact held against torch, by numbers.
+
+Both sides go through `hrm_runtime`: the same features, the same segment loop, the same rule from
+outputs to decision. Only what runs a pass differs.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from hrm_export.errors import ParityFailed
+from hrm_runtime.account import Account
+from hrm_runtime.artifact import load
+from hrm_runtime.contract import Contract, Flip, OutputParity, Stage, name_of
+from hrm_runtime.decision import Decision
+from hrm_runtime.features import rows
+from hrm_runtime.golden import deviation
+from hrm_runtime.model import OUTPUTS, Floats, Ids, Model, Outputs, Run, decisions, network_inputs
+from hrm_runtime.model import run_segments as run_passes
+from hrm_train.checkpoint import load_checkpoint
+from hrm_train.model import HierarchicalReasoningModel
+from hrm_train.prepare import prepare
+from hrm_train.windows import Windows, spread, windows
+
+TOLERANCES: Final[dict[str, float]] = {
+    # |a - b| / max(1, |reference|). The states are normalised to RMS 1 and pass N x T times
+    # through float32 sums taken in another order: what is left is a few hundred ulp of 1.
+    "z_H_out": 1e-4,
+    "z_L_out": 1e-4,
+    "l_residual": 1e-4,  # a root mean square of differences of states
+    "h_residual": 1e-4,
+    "action_type": 1e-4,  # one product with a state
+    "value": 1e-4,  # as above
+    "q_values": 1e-5,  # a sigmoid of one: its slope is at most 1/4
+    "quantity": 1e-3,  # exp over up to 11.5 of a sigmoid: relative error is multiplied by up to 3
+}
+"""Largest accepted difference per output of an fp32 graph."""
+
+NEAR_TIE: Final = 1e-4
+"""A decision may differ from torch's where its two largest probabilities are closer than this."""
+
+BATCH: Final = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the network gets for g decisions; the fields as `Model.run`, and the accounts."""
+
+    features: Floats
+    account: Floats
+    instrument: Ids
+    timeframe: Ids
+    accounts: tuple[Account, ...]
+
+    def __len__(self) -> int:
+        return len(self.accounts)
+
+    def slice(self, start: int, stop: int) -> "Inputs":
+        """A part of them."""
+        return Inputs(**{name: value[start:stop] for name, value in vars(self).items()})
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats, Ids, Ids]:
+        """The arguments of `Model.run`."""
+        return self.features, self.account, self.instrument, self.timeframe
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every stage over `windows` windows; passed if all passed."""
+
+    windows: int
+    stages: tuple[Stage, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every stage passed."""
+        return all(stage.passed for stage in self.stages)
+
+
+def check_parity(
+    artifact: str | Path,
+    checkpoint: str | Path,
+    data: Iterable[str | Path],
+    windows_wanted: int = 2000,
+) -> ParityReport:
+    """Hold an artifact against its checkpoint on windows of bars files.
+
+    Windows are spread over instruments, timeframes and sides; accounts are synthesised.
+
+    Raises:
+        DoNotStart: the artifact cannot be loaded.
+        CheckpointInvalid, BadBars, DataInvalid: the checkpoint or the data cannot be read.
+    """
+    model = load(artifact)
+    source = load_checkpoint(checkpoint)
+    prepared = prepare(source.settings, data, source.description.vocabulary)
+    chosen = spread(
+        prepared, np.arange(len(prepared)), windows_wanted, source.settings.training.seed
+    )
+    found = windows(prepared, chosen, model.contract.bars_needed)
+    inputs = window_inputs(model.contract, found)
+    return ParityReport(len(inputs), (compare_eager(source.model, model, inputs),))
+
+
+def window_inputs(contract: Contract, found: Windows) -> Inputs:
+    """The inputs of each window, by the feature and account code that serves."""
+    parts = []
+    accounts = []
+    for index in range(len(found)):
+        facts = contract.instruments[name_of(contract.instruments, int(found.instrument[index]))]
+        account = found.account(index)
+        parts.append(
+            network_inputs(
+                contract,
+                rows(found.bars(index), contract.features.history_bars),
+                account,
+                facts,
+                int(found.timeframe[index]),
+            )
+        )
+        accounts.append(account)
+    features, account_vectors, instrument, timeframe = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
+    return Inputs(features, account_vectors, instrument, timeframe, tuple(accounts))
+
+
+def torch_run(model: HierarchicalReasoningModel) -> Run:
+    """`model` in eager mode, answering as `Model.run` does."""
+
+    @torch.inference_mode()
+    def run(
+        features: Floats,
+        account: Floats,
+        instrument: Ids,
+        timeframe: Ids,
+        z_H: Floats | None = None,
+        z_L: Floats | None = None,
+    ) -> Outputs:
+        states = None
+        if z_H is not None and z_L is not None:
+            states = (torch.from_numpy(z_H), torch.from_numpy(z_L))
+        arrays = (features, account, instrument, timeframe)
+        outputs, (zH_BSD, zL_BSD) = model(*map(torch.from_numpy, arrays), states)
+        named = {**outputs, "z_H_out": zH_BSD, "z_L_out": zL_BSD}
+        return {name: named[name].numpy() for name in OUTPUTS}
+
+    return run
+
+
+def compare_eager(reference: HierarchicalReasoningModel, model: Model, inputs: Inputs) -> Stage:
+    """The stage "artifact" against "torch eager"."""
+    contract = model.contract
+    measured = Measured(contract.tolerances)
+    for start in range(0, len(inputs), BATCH):
+        part = inputs.slice(start, start + BATCH)
+        expected = run_passes(torch_run(reference), *part.arrays, contract.max_segments)
+        found = model.run_segments(*part.arrays)
+        measured.add(start, part.accounts, expected, found)
+    return measured.stage("artifact", "torch eager")
+
+
+class Measured:
+    """Gathers differences over batches of windows."""
+
+    def __init__(self, tolerances: dict[str, float]) -> None:
+        self._tolerances = tolerances
+        self._worst_abs = dict.fromkeys(OUTPUTS, 0.0)
+        self._worst_rel = dict.fromkeys(OUTPUTS, 0.0)
+        self._flips: list[Flip] = []
+        self._unexcused = 0
+        self._windows = 0
+
+    def add(
+        self,
+        first: int,
+        accounts: Sequence[Account],
+        expected: Sequence[Outputs],
+        found: Sequence[Outputs],
+    ) -> None:
+        """Compare the passes of one batch whose first window is number `first`."""
+        for one, other in zip(expected, found, strict=False):  # a flipped segment may end one early
+            for name in OUTPUTS:
+                error = deviation(other[name], one[name])
+                worst = float(error.max()) if np.isfinite(error).all() else np.inf
+                self._worst_rel[name] = max(self._worst_rel[name], worst)
+                self._worst_abs[name] = max(
+                    self._worst_abs[name],
+                    float(np.abs(other[name] - one[name]).max()) if np.isfinite(worst) else np.inf,
+                )
+        ours, theirs = decisions(expected, accounts, ""), decisions(found, accounts, "")
+        for row, (reference, decision) in enumerate(zip(ours, theirs, strict=True)):
+            flip = _flip(first + row, reference, decision)
+            if flip is not None:
+                self._flips.append(flip)
+                lots = float(expected[reference.segments - 1]["quantity"][row])
+                if not _excused(flip, reference, lots, self._tolerances["quantity"]):
+                    self._unexcused += 1
+        self._windows += len(accounts)
+
+    def stage(self, name: str, reference: str) -> Stage:
+        """What was gathered, judged."""
+        outputs = {
+            output: OutputParity(
+                max_abs=self._worst_abs[output],
+                max_rel=self._worst_rel[output],
+                tolerance=self._tolerances[output],
+            )
+            for output in OUTPUTS
+        }
+        return Stage(
+            stage=name,
+            reference=reference,
+            windows=self._windows,
+            max_abs=max(self._worst_abs.values()),
+            max_rel=max(self._worst_rel.values()),
+            outputs=outputs,
+            action_agreement=1.0 - len(self._flips) / max(1, self._windows),
+            flips=tuple(self._flips),
+            passed=self._unexcused == 0
+            and all(output.max_rel <= output.tolerance for output in outputs.values()),
+        )
+
+
+def require(stage: Stage) -> None:
+    """Raise unless the stage passed.
+
+    Raises:
+        ParityFailed: naming each output beyond its tolerance and each decision that differs.
+    """
+    if stage.passed:
+        return
+    beyond = [
+        f"{name}: {output.max_rel:.3g} against {output.tolerance:g}"
+        for name, output in stage.outputs.items()
+        if not output.max_rel <= output.tolerance
+    ]
+    flips = [f"window {f.window}: {f.what} (gap {f.gap:.3g})" for f in stage.flips]
+    raise ParityFailed(
+        f"{stage.stage} differs from {stage.reference} over {stage.windows} windows. "
+        f"Outputs beyond tolerance: {'; '.join(beyond) or 'none'}. "
+        f"Decisions that differ: {'; '.join(flips[:10]) or 'none'}. "
+        "The graph does not compute what was trained; nothing was written"
+    )
+
+
+def top_two_gap(decision: Decision) -> float:
+    """The difference of a decision's two largest probabilities; illegal actions have 0."""
+    first, second, *_ = sorted(decision.probabilities, reverse=True)
+    return first - second
+
+
+def _flip(window: int, reference: Decision, found: Decision) -> Flip | None:
+    gap = top_two_gap(reference)
+    if reference.segments != found.segments:
+        return Flip(window=window, what="segments", gap=gap)
+    if reference.action != found.action:
+        return Flip(window=window, what="action", gap=gap)
+    if reference.quantity != found.quantity:
+        return Flip(window=window, what="quantity", gap=gap)
+    return None
+
+
+def _excused(flip: Flip, reference: Decision, lots: float, tolerance: float) -> bool:
+    """Whether rounding alone explains a flip: a near tie, or lots next to a whole number."""
+    if flip.what == "segments":
+        halt, go_on = reference.q_values
+        return abs(halt - go_on) <= NEAR_TIE
+    if flip.what == "action":
+        return flip.gap <= NEAR_TIE
+    return abs(lots - round(lots)) <= tolerance * max(1.0, lots)

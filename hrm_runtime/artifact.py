@@ -1,0 +1,126 @@
+"""Loading an artifact: verify, open, check the graph, warm up, replay; only then return."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from hrm_runtime.actions import Action
+from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, Contract, read_contract
+from hrm_runtime.errors import ArtifactDamaged, ArtifactNotFound, ContractInvalid
+from hrm_runtime.golden import Golden, replay
+from hrm_runtime.model import OUTPUTS, Model
+from hrm_runtime.session import Session, Signature
+
+_WARM_UP_RUNS: Final = 3
+
+
+def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model:
+    """Load the artifact folder at `path`; what is returned has proven itself on this machine.
+
+    Args:
+        path: a folder written by `hrm export`.
+        sha256: the artifact's id to insist on, against a deliberate exchange.
+        threads: CPU threads for one decision; 1 gives the steadiest latency.
+
+    Raises:
+        ArtifactNotFound: the path is missing, unreadable or not an artifact folder.
+        ArtifactDamaged: a byte differs from what was written, or the id from `sha256`.
+        UnsupportedFormat: written for another version of this library.
+        ContractInvalid: the contract contradicts itself, its graph or this library.
+        SelfTestFailed: this machine does not compute what torch computed.
+        BadInput: `threads` is below 1.
+    """
+    files = _read(Path(path))
+    model_id = hashlib.sha256(files[CONTRACT]).hexdigest()
+    if sha256 is not None and sha256.lower() != model_id:
+        raise ArtifactDamaged(f"{path}: expected the artifact {sha256}, found {model_id}")
+    contract = read_contract(files[CONTRACT])
+    _verify_files(contract, files)
+    golden = Golden.from_bytes(files[GOLDEN])
+    session = Session(files[MODEL], threads)
+    _verify_graph(contract, session)
+    model = Model(contract, model_id, session)
+    _warm_up(model, golden)
+    replay(golden, model)
+    return model
+
+
+def load_contract(path: str | Path) -> Contract:
+    """The contract of the artifact at `path`, its files verified but not loaded.
+
+    Raises:
+        ArtifactNotFound, ArtifactDamaged, UnsupportedFormat, ContractInvalid: as `load`.
+    """
+    files = _read(Path(path))
+    contract = read_contract(files[CONTRACT])
+    _verify_files(contract, files)
+    return contract
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise ArtifactNotFound(f"{folder}: expected an artifact folder, found no folder there")
+    try:
+        return {name: (folder / name).read_bytes() for name in (CONTRACT, MODEL, GOLDEN)}
+    except OSError as error:
+        raise ArtifactNotFound(
+            f"{folder}: expected an artifact ({CONTRACT}, {MODEL}, {GOLDEN}): {error}"
+        ) from error
+
+
+def _verify_files(contract: Contract, files: dict[str, bytes]) -> None:
+    for name, expected in contract.files.items():
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != expected:
+            raise ArtifactDamaged(
+                f"{name}: expected sha256 {expected}, found {found}; the file was changed"
+            )
+
+
+def _verify_graph(contract: Contract, session: Session) -> None:
+    """Hold names, types and shapes of the graph to the contract; None stands for a batch axis."""
+    graph = contract.graph
+    z_h, z_l = (None, graph.tokens, graph.h_dim), (None, graph.tokens, graph.l_dim)
+    floats, integers = "tensor(float)", "tensor(int64)"
+    window = (None, contract.features.window, len(contract.features.names))
+    expected: dict[str, Signature] = {
+        "inputs": {
+            "features": (floats, window),
+            "account": (floats, (None, len(contract.account))),
+            "instrument": (integers, (None,)),
+            "timeframe": (integers, (None,)),
+        },
+        "optional inputs": {"z_H": (floats, z_h), "z_L": (floats, z_l)},
+        "outputs": {
+            "action_type": (floats, (None, len(Action))),
+            "quantity": (floats, (None,)),
+            "value": (floats, (None,)),
+            "q_values": (floats, (None, 2)),
+            "z_H_out": (floats, z_h),
+            "z_L_out": (floats, z_l),
+            "l_residual": (floats, (None, graph.cycles, graph.timesteps)),
+            "h_residual": (floats, (None, graph.cycles)),
+        },
+    }
+    assert tuple(expected["outputs"]) == OUTPUTS
+    found = {
+        "inputs": session.inputs(),
+        "optional inputs": session.optional_inputs(),
+        "outputs": session.outputs(),
+    }
+    for kind, signature in expected.items():
+        seen = {
+            name: (type_, tuple(size if isinstance(size, int) else None for size in shape))
+            for name, (type_, shape) in found[kind].items()
+        }
+        if seen != signature:
+            raise ContractInvalid(
+                f"{MODEL}: {kind}: the contract expects {signature}, the graph has {seen}"
+            )
+
+
+def _warm_up(model: Model, golden: Golden) -> None:
+    for _ in range(_WARM_UP_RUNS):
+        model.run(
+            golden.features[:1], golden.account[:1], golden.instrument[:1], golden.timeframe[:1]
+        )

@@ -1,0 +1,273 @@
+"""Bars: open-time-stamped OHLCV columns that are clean by construction, and their CSV reader."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_runtime.errors import BadBars
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+PRICES: Final = ("open", "high", "low", "close")
+REQUIRED: Final = ("datetime", *PRICES)
+
+PRICE_RANGE: Final = (1e-12, 1e12)
+"""A price outside is refused as a feed error; inside, no feature can overflow float32."""
+
+LATEST_STAMP: Final = 10**11
+"""A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What was mended while reading bars. Everything that cannot be mended is refused instead."""
+
+    duplicates: int = 0
+    """Rows dropped because another row was equal to them in every column."""
+    disordered: int = 0
+    """Places where a row's stamp was earlier than that of the row before it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """Closed bars of one series, oldest first, one per stamp.
+
+    Construction copies, sorts by stamp and drops exact duplicates (`cleaning` counts both), then
+    freezes the arrays. Sequences of any kind are accepted.
+
+    Attributes:
+        datetime: int64 [n], opening time in epoch seconds UTC, strictly increasing.
+        open, high, low, close: float64 [n], prices in currency.
+        volume: float64 [n], or None where the feed has none. No feature reads it.
+        cleaning: what was mended.
+
+    Raises:
+        BadBars: columns of different lengths, a value that is not a number, a stamp that is not
+            whole epoch seconds, two different bars with one stamp, a price outside `PRICE_RANGE`,
+            or a bar whose low or high does not enclose its open and close.
+    """
+
+    datetime: Integers
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats | None = None
+    cleaning: Cleaning = field(default_factory=Cleaning, init=False)
+
+    def __post_init__(self) -> None:
+        columns = {name: _numbers(name, getattr(self, name)) for name in REQUIRED}
+        if self.volume is not None:
+            columns["volume"] = _numbers("volume", self.volume)
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise BadBars(f"bars: expected columns of one length, found {lengths}")
+
+        stamps = _stamps(columns.pop("datetime"))
+        values = np.stack(list(columns.values()))  # [4 or 5, n]
+        disordered = int(np.count_nonzero(np.diff(stamps) < 0))
+        if disordered:
+            order = np.argsort(stamps, kind="stable")
+            stamps, values = stamps[order], values[:, order]
+        repeated = np.diff(stamps) == 0
+        if repeated.any():
+            _refuse_conflicts(stamps, values, repeated, tuple(columns))
+            keep = np.concatenate(([True], ~repeated))
+            stamps, values = stamps[keep], values[:, keep]
+        _refuse_impossible(stamps, values)
+
+        self._freeze(stamps, dict(zip(columns, values, strict=True)))
+        object.__setattr__(self, "cleaning", Cleaning(int(repeated.sum()), disordered))
+
+    def _freeze(self, stamps: Integers, columns: Mapping[str, Floats]) -> None:
+        for name, array in {"datetime": stamps, **columns}.items():
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Self:
+        """Bars from a mapping of columns (a dict, a data frame): by name, others ignored.
+
+        Raises:
+            BadBars: a required column is missing, or as the constructor.
+        """
+        _require_columns(columns)
+        names = [*REQUIRED, "volume"] if "volume" in columns else REQUIRED
+        return cls(**{name: columns[name] for name in names})
+
+    def __len__(self) -> int:
+        return len(self.datetime)
+
+    def __getitem__(self, span: slice) -> "Bars":
+        """A contiguous run of bars, without copying or checking again.
+
+        Raises:
+            TypeError: `span` is not a slice.
+            ValueError: the slice has a step.
+        """
+        if not isinstance(span, slice):
+            raise TypeError(f"bars: expected a slice, found {type(span).__name__}")
+        if span.step not in (None, 1):
+            raise ValueError(f"bars: expected a slice without a step, found step {span.step}")
+        part = object.__new__(Bars)
+        for name in (*REQUIRED, "volume"):
+            column = getattr(self, name)
+            object.__setattr__(part, name, None if column is None else column[span])
+        object.__setattr__(part, "cleaning", Cleaning())
+        return part
+
+
+def read_csv(path: str | Path) -> Bars:
+    """Bars from a CSV file with a header; columns are found by name, others are ignored.
+
+    Raises:
+        BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
+            not a number (the message names the line), or as `Bars`.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        raise BadBars(f"{path}: Parquet cannot be read here; expected CSV. Convert it first")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = _columns(file)
+        return Bars.of(columns)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadBars(f"{path}: expected a readable CSV file: {error}") from error
+    except BadBars as error:
+        raise BadBars(f"{path}: {error}") from error
+
+
+def write_csv(bars: Bars, path: str | Path) -> None:
+    """Write bars as `read_csv` reads them back, equal to the last bit."""
+    names = [name for name in (*REQUIRED, "volume") if getattr(bars, name) is not None]
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(zip(*(getattr(bars, name).tolist() for name in names), strict=True))
+
+
+def series_name(path: str | Path) -> tuple[str, str]:
+    """(instrument, timeframe) from a bars file named `{SYMBOL}_{TIMEFRAME}.csv`.
+
+    Raises:
+        BadBars: the name has no underscore with something on both sides.
+    """
+    symbol, _, timeframe = Path(path).stem.rpartition("_")
+    if not symbol or not timeframe:
+        raise BadBars(
+            f"{path}: expected a file named SYMBOL_TIMEFRAME.csv, for example Nifty_5.csv"
+        )
+    return symbol, timeframe
+
+
+def read_series(paths: Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
+    """Every series in `paths` (files, or folders of CSV files) by (instrument, timeframe), sorted.
+
+    Raises:
+        BadBars: a path is missing, a folder holds no CSV file, two files hold one series, or as
+            `series_name` and `read_csv`.
+    """
+    files: dict[tuple[str, str], Path] = {}
+    for path in map(Path, paths):
+        found = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        if not found:
+            raise BadBars(f"{path}: expected CSV files in this folder, found none")
+        for file in found:
+            name = series_name(file)
+            if name in files:
+                raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
+            files[name] = file
+    return {name: read_csv(file) for name, file in sorted(files.items())}
+
+
+def _require_columns(found: Iterable[str]) -> None:
+    names = list(map(str, found))
+    if missing := [name for name in REQUIRED if name not in names]:
+        raise BadBars(
+            f"bars: expected the columns {', '.join(REQUIRED)}; missing {', '.join(missing)}; "
+            f"found {', '.join(names) or 'none'}"
+        )
+
+
+def _columns(file: Iterable[str]) -> dict[str, Floats]:
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    _require_columns(header)
+    known = [name for name in (*REQUIRED, "volume") if name in header]
+    places = [header.index(name) for name in known]
+    lines = [_numbers_of_line(reader.line_num, cells, places) for cells in reader if cells]
+    table = np.array(lines).reshape(len(lines), len(known)).T
+    return dict(zip(known, table, strict=True))
+
+
+def _numbers(name: str, column: object) -> Floats:
+    try:
+        array = np.array(column, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadBars(f"bars: expected numbers in column {name}: {error}") from error
+    if array.ndim != 1:
+        raise BadBars(f"bars: expected column {name} to have one axis, found {array.ndim}")
+    return array
+
+
+def _numbers_of_line(line: int, cells: list[str], places: list[int]) -> list[float]:
+    try:
+        return [float(cells[place]) for place in places]
+    except (IndexError, ValueError) as error:
+        raise BadBars(f"line {line}: expected a number in every column: {error}") from error
+
+
+def _stamps(column: Floats) -> Integers:
+    bad = ~((column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column)))
+    if bad.any():
+        where = int(np.argmax(bad))
+        raise BadBars(
+            f"bars: expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; "
+            f"found {column[where]!r} in row {where}"
+        )
+    return column.astype(np.int64)
+
+
+def _refuse_conflicts(
+    stamps: Integers, values: Floats, repeated: npt.NDArray[np.bool_], names: tuple[str, ...]
+) -> None:
+    """Raise if two rows share a stamp (`repeated[i]`: rows i and i + 1) and differ elsewhere."""
+    differs = repeated & (values[:, 1:] != values[:, :-1]).any(axis=0)
+    if differs.any():
+        where = int(np.argmax(differs))
+        first, second = (
+            dict(zip(names, row.tolist(), strict=True)) for row in values.T[where : where + 2]
+        )
+        raise BadBars(
+            f"bars: expected one bar per stamp; at {stamps[where]} two differ: {first} and {second}"
+        )
+
+
+def _refuse_impossible(stamps: Integers, values: Floats) -> None:
+    open_, high, low, close = values[:4]
+    smallest, largest = PRICE_RANGE
+    checks = (
+        (
+            ((values[:4] >= smallest) & (values[:4] <= largest)).all(axis=0),
+            f"expected finite prices between {smallest:g} and {largest:g}",
+        ),
+        (
+            (low <= np.minimum(open_, close)) & (high >= np.maximum(open_, close)),
+            "expected low <= open, close <= high",
+        ),
+        (
+            (values[4:] >= 0).all(axis=0) & np.isfinite(values[4:]).all(axis=0),
+            "expected volume >= 0",
+        ),
+    )
+    for good, expected in checks:
+        if not good.all():
+            where = int(np.argmin(good))
+            found = ", ".join(f"{v:g}" for v in values[:, where])
+            raise BadBars(f"bars: {expected}; found {found} at {stamps[where]}")

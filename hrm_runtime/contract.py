@@ -1,0 +1,341 @@
+"""What an artifact promises: the schema of `contract.json`, its one reader and its one writer."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
+
+from hrm_runtime.actions import Action
+from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES, LEAST_HISTORY
+from hrm_runtime.errors import (
+    ArtifactDamaged,
+    ContractInvalid,
+    UnknownInstrument,
+    UnknownTimeframe,
+    UnsupportedFormat,
+)
+from hrm_runtime.schema import SchemaMismatch, build
+
+FORMAT_VERSION: Final = 1
+
+CONTRACT: Final = "contract.json"
+MODEL: Final = "model.onnx"
+GOLDEN: Final = "golden.npz"
+
+UNKNOWN: Final = "unknown"
+"""The name behind id 0: whatever the artifact was not trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instrument:
+    """Facts of one instrument.
+
+    Attributes:
+        id: its row in the embedding table; 0 is `unknown`.
+        type: "stock" trades at its price; "index" trades through options, whose premium is a
+            fraction of the index between `premium_min` and `premium_max`.
+        lot_size: units per lot.
+        tick_size: smallest price step, in currency.
+    """
+
+    id: int
+    type: Literal["index", "stock"]
+    lot_size: int
+    tick_size: float
+    premium_min: float
+    premium_max: float
+
+    def cost_per_lot(self, price: float) -> float:
+        """Currency needed to open one lot while the instrument stands at `price`."""
+        if self.type == "index":
+            price *= 0.5 * (self.premium_min + self.premium_max)
+        return price * self.lot_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeframe:
+    """One bar length. `id` is its row in the embedding table, `seconds` its length."""
+
+    id: int
+    seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trading:
+    """The host's rules: what a trade costs and when a position is stopped.
+
+    Attributes:
+        cost_fraction: slippage and taxes per execution, as a fraction of the price.
+        brokerage_entry, brokerage_exit: currency per order.
+        stop_atr, target_atr: distance from the entry price, in ATR at entry.
+    """
+
+    cost_fraction: float
+    brokerage_entry: float
+    brokerage_exit: float
+    stop_atr: float
+    target_atr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """The columns of a window, their definition version, and the bars behind it."""
+
+    version: int
+    names: tuple[str, ...]
+    history_bars: int
+    window: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """Bounds of the quantity head, in lots."""
+
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """The unrolled network: N `cycles` of T `timesteps`, states [tokens, width], encoding."""
+
+    cycles: int
+    timesteps: int
+    reset_l: bool
+    tokens: int
+    h_dim: int
+    l_dim: int
+    precision: Literal["fp32"]
+    opset: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the artifact came from: its checkpoint, the settings, and the versions that made it."""
+
+    checkpoint_sha256: str
+    settings: Any
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """Largest differences of one output; `max_rel` is |a - b| / max(1, |reference|)."""
+
+    max_abs: float
+    max_rel: float
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """A decision that differs. `gap`: the reference's two largest probabilities, subtracted."""
+
+    window: int
+    what: Literal["action", "quantity", "segments"]
+    gap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One comparison of the parity ladder: `stage` held against `reference` over `windows`."""
+
+    stage: str
+    reference: str
+    windows: int
+    max_abs: float
+    max_rel: float
+    outputs: dict[str, OutputParity]
+    action_agreement: float
+    flips: tuple[Flip, ...]
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """Everything a decision depends on besides the graph; see docs/artifact.md.
+
+    `digest` is the sha256 of the canonical text with `digest` empty. `files` maps the names of
+    the other files to their sha256. A tolerance bounds |a - b| / max(1, |reference|).
+    """
+
+    format_version: int
+    digest: str
+    name: str
+    created: str
+    files: dict[str, str]
+    provenance: Provenance
+    features: Features
+    account: tuple[str, ...]
+    actions: dict[str, int]
+    instruments: dict[str, Instrument]
+    timeframes: dict[str, Timeframe]
+    allow_unknown_instrument: bool
+    allow_unknown_timeframe: bool
+    quantity: Quantity
+    trading: Trading
+    graph: Graph
+    max_segments: int
+    tolerances: dict[str, float]
+    parity: tuple[Stage, ...]
+
+    @property
+    def bars_needed(self) -> int:
+        """Bars behind one decision: the history of the window's oldest row, and the window."""
+        return self.features.history_bars + self.features.window - 1
+
+    def instrument(self, name: str) -> Instrument:
+        """The facts of `name`; those of `unknown` (id 0) where it was not trained on.
+
+        Raises:
+            UnknownInstrument: it was not trained on and the contract does not allow that.
+        """
+        known = self.instruments.get(name)
+        if known is not None and known.id != 0:
+            return known
+        if not self.allow_unknown_instrument:
+            raise UnknownInstrument(_unknown("instrument", name, self.instruments))
+        return self.instruments[UNKNOWN]
+
+    def timeframe_id(self, name: str) -> int:
+        """The id of `name`; 0 where it was not trained on.
+
+        Raises:
+            UnknownTimeframe: it was not trained on and the contract does not allow that.
+        """
+        known = self.timeframes.get(name)
+        if known is not None:
+            return known.id
+        if not self.allow_unknown_timeframe:
+            raise UnknownTimeframe(_unknown("timeframe", name, self.timeframes))
+        return 0
+
+
+def name_of(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], number: int) -> str:
+    """The name behind an id; `unknown` where there is none."""
+    return next((name for name, entry in entries.items() if entry.id == number), UNKNOWN)
+
+
+def canonical(contract: Contract) -> bytes:
+    """The one way to write a contract: sorted keys, two-space indent, UTF-8, a final newline."""
+    text = json.dumps(
+        asdict(contract), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+    )
+    return f"{text}\n".encode()
+
+
+def seal(contract: Contract) -> bytes:
+    """The canonical text of `contract` with its digest filled in."""
+    return canonical(replace(contract, digest=_digest(contract)))
+
+
+def read_contract(text: bytes) -> Contract:
+    """The contract written in `text`, verified against itself and this library.
+
+    Raises:
+        ArtifactDamaged: not JSON, not in canonical form, or the digest differs.
+        UnsupportedFormat: another format version.
+        ContractInvalid: a field is missing, unknown, mistyped, or contradicts another field or
+            this library's features, account or actions.
+    """
+    try:
+        document = json.loads(text.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactDamaged(
+            f"{CONTRACT}: expected canonical JSON, found something else ({error}); export it again"
+        ) from error
+    version = document.get("format_version") if isinstance(document, Mapping) else None
+    if version != FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"{CONTRACT}: this library reads format version {FORMAT_VERSION}, found {version!r}; "
+            "install the library that wrote it, or export again with this one"
+        )
+    try:
+        contract = build(Contract, document)
+    except SchemaMismatch as error:
+        raise ContractInvalid(f"{CONTRACT}: {error}") from error
+    if canonical(contract) != text:
+        raise ArtifactDamaged(f"{CONTRACT}: expected its canonical form; it was edited or damaged")
+    if contract.digest != (digest := _digest(contract)):
+        raise ArtifactDamaged(f"{CONTRACT}: expected digest {contract.digest}, found {digest}")
+    _verify(contract)
+    return contract
+
+
+def _digest(contract: Contract) -> str:
+    return hashlib.sha256(canonical(replace(contract, digest=""))).hexdigest()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _verify(contract: Contract) -> None:
+    """Raise `ContractInvalid` where the contract contradicts itself or this library."""
+    features = contract.features
+    if features.version != FEATURE_VERSION:
+        raise ContractInvalid(
+            f"{CONTRACT}: features.version: this library computes definition version "
+            f"{FEATURE_VERSION}, found {features.version}; install the library that wrote it"
+        )
+    _same_names("features.names", FEATURES, features.names)
+    _same_names("account", ACCOUNT, contract.account)
+    if contract.actions != (expected := {action.name: int(action) for action in Action}):
+        raise ContractInvalid(f"{CONTRACT}: actions: expected {expected}, found {contract.actions}")
+
+    instruments, timeframes = contract.instruments, contract.timeframes
+    graph, quantity = contract.graph, contract.quantity
+    numbers = [quantity.min, *vars(contract.trading).values(), *contract.tolerances.values()]
+    for holds, expectation in (
+        (set(contract.files) == {MODEL, GOLDEN}, f"files: expected {MODEL} and {GOLDEN}"),
+        (features.history_bars >= LEAST_HISTORY, f"history_bars: expected >= {LEAST_HISTORY}"),
+        (features.window >= 1, "window: expected >= 1"),
+        (_ids_unique(instruments, 0), f"instruments: expected ids once each, 0 for {UNKNOWN!r}"),
+        (_ids_unique(timeframes, 1), "timeframes: expected ids from 1, once each"),
+        (
+            UNKNOWN in instruments and instruments[UNKNOWN].id == 0,
+            f"instruments: expected {UNKNOWN!r} with id 0",
+        ),
+        (
+            all(
+                i.lot_size >= 1 and i.tick_size > 0 and 0 < i.premium_min <= i.premium_max
+                for i in instruments.values()
+            ),
+            "instruments: expected lot_size >= 1, tick_size > 0, 0 < premium_min <= premium_max",
+        ),
+        (all(t.seconds >= 1 for t in timeframes.values()), "timeframes: expected seconds >= 1"),
+        (1 <= quantity.min < quantity.max, "quantity: expected 1 <= min < max"),
+        (all(n >= 0 and math.isfinite(n) for n in numbers), "expected finite numbers >= 0"),
+        (
+            min(graph.cycles, graph.timesteps, graph.tokens, graph.h_dim, graph.l_dim) >= 1,
+            "graph: expected sizes >= 1",
+        ),
+        (contract.max_segments >= 1, "max_segments: expected >= 1"),
+        (all(stage.passed for stage in contract.parity), "parity: expected every stage passed"),
+    ):
+        if not holds:
+            raise ContractInvalid(f"{CONTRACT}: {expectation}")
+
+
+def _same_names(where: str, expected: tuple[str, ...], found: tuple[str, ...]) -> None:
+    if found == expected:
+        return
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    raise ContractInvalid(
+        f"{CONTRACT}: {where}: expected this library's {len(expected)} names in order; "
+        f"missing {missing}, unknown {extra}"
+        + ("" if missing or extra else ", found the right names in another order or repeated")
+    )
+
+
+def _ids_unique(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], least: int) -> bool:
+    ids = [entry.id for entry in entries.values()]
+    return len(set(ids)) == len(ids) and all(i >= least for i in ids)
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, object]) -> str:
+    names = ", ".join(sorted(known.keys() - {UNKNOWN}))
+    return f"{kind}: expected one of {names}; found {name!r}, which this artifact does not know"

@@ -1,0 +1,80 @@
+"""Every error `hrm_runtime` raises, as a tree named by what the operator does about it.
+
+    HrmError
+    ├── DoNotStart              the artifact cannot be trusted: do not trade with it
+    │   ├── ArtifactNotFound    the path is missing, unreadable or not an artifact folder
+    │   ├── ArtifactDamaged     bytes differ from what the contract or the caller's hash promises
+    │   ├── UnsupportedFormat   written for another version of this library
+    │   ├── ContractInvalid     the contract contradicts itself, its graph or this library
+    │   └── SelfTestFailed      the golden vectors do not replay on this machine
+    ├── BadInput                the caller's bug: mend the call, nothing was decided
+    │   ├── BadBars
+    │   │   └── TooFewBars
+    │   ├── BadAccount
+    │   ├── BadFeatures
+    │   ├── UnknownInstrument
+    │   └── UnknownTimeframe
+    └── InferenceFailed         skip this decision and raise an alert
+
+Each message says what was expected, what was found, where, and what to do.
+"""
+
+
+class HrmError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class DoNotStart(HrmError):
+    """The artifact cannot be trusted; a process that needs it must not start trading."""
+
+
+class ArtifactNotFound(DoNotStart):
+    """The path is missing, unreadable, or not an artifact folder."""
+
+
+class ArtifactDamaged(DoNotStart):
+    """The bytes on disk are not the bytes that were written."""
+
+
+class UnsupportedFormat(DoNotStart):
+    """The artifact was written in a format this library does not read."""
+
+
+class ContractInvalid(DoNotStart):
+    """The contract contradicts itself, its graph, or this library's definitions."""
+
+
+class SelfTestFailed(DoNotStart):
+    """The golden vectors gave other outputs on this machine than they did in torch."""
+
+
+class BadInput(HrmError, ValueError):
+    """The caller passed something no decision can be computed from."""
+
+
+class BadBars(BadInput):
+    """Bars that are conflicting, impossible, or not readable as bars."""
+
+
+class TooFewBars(BadBars):
+    """Not enough history for one feature row or one window."""
+
+
+class BadAccount(BadInput):
+    """An account that contradicts itself."""
+
+
+class BadFeatures(BadInput):
+    """Arrays of the wrong name, width, length, type or range."""
+
+
+class UnknownInstrument(BadInput):
+    """An instrument the artifact was not trained on, where it does not allow unknown ones."""
+
+
+class UnknownTimeframe(BadInput):
+    """A timeframe the artifact was not trained on, where it does not allow unknown ones."""
+
+
+class InferenceFailed(HrmError):
+    """onnxruntime failed while running the graph."""

@@ -1,0 +1,183 @@
+"""Golden vectors: inputs with the outputs torch computed from them, replayed on every load.
+
+They catch a processor, a library or a file that computes something else than was trained.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_runtime.account import Account
+from hrm_runtime.bars import Bars
+from hrm_runtime.contract import GOLDEN, name_of
+from hrm_runtime.decision import Decision
+from hrm_runtime.errors import ArtifactDamaged, BadInput, SelfTestFailed
+from hrm_runtime.model import Model, Outputs, decisions
+
+LEAST_WINDOWS: Final = 32
+WITH_BARS: Final = 4
+"""How many of the windows are also stored as bars and replayed through `Model.decide`."""
+
+_INPUTS: Final = ("features", "account", "instrument", "timeframe")
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """G windows and what torch made of them.
+
+    Attributes:
+        features: float32 [G, W, F].
+        account: float32 [G, A].
+        instrument, timeframe: int64 [G].
+        raw_account: float64 [G, 6], the fields of `Account`.
+        passes: the graph's outputs per segment, each [G, ...].
+        actions, segments: int64 [G], of the decision.
+        quantities: float64 [G], lots of the decision.
+        bars: float64 [WITH_BARS, 5, bars_needed], datetime and prices behind the first windows.
+    """
+
+    features: npt.NDArray[np.float32]
+    account: npt.NDArray[np.float32]
+    instrument: npt.NDArray[np.int64]
+    timeframe: npt.NDArray[np.int64]
+    raw_account: npt.NDArray[np.float64]
+    passes: tuple[Outputs, ...]
+    actions: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+    quantities: npt.NDArray[np.float64]
+    bars: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def accounts(self) -> list[Account]:
+        """The G accounts."""
+        return [Account(*values) for values in self.raw_account.tolist()]
+
+    def to_bytes(self) -> bytes:
+        """The content of `golden.npz`: the same vectors give the same bytes."""
+        arrays = {name: value for name, value in vars(self).items() if name != "passes"}
+        for number, outputs in enumerate(self.passes):
+            arrays |= {f"pass{number}/{name}": value for name, value in outputs.items()}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Golden":
+        """The vectors stored in `golden.npz`.
+
+        Raises:
+            ArtifactDamaged: not such a file, an array is missing or unknown, or lengths disagree.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays: dict[str, Any] = dict(file)
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ArtifactDamaged(f"{GOLDEN}: expected golden vectors: {error}") from error
+        passes: list[Outputs] = []
+        while own := [name for name in arrays if name.startswith(f"pass{len(passes)}/")]:
+            passes.append({name.partition("/")[2]: arrays.pop(name) for name in own})
+        names = cls.__dataclass_fields__.keys() - {"passes"}
+        if not passes or arrays.keys() != names:
+            raise ArtifactDamaged(
+                f"{GOLDEN}: expected the arrays {', '.join(sorted(names))} and passes; "
+                f"found {', '.join(sorted(arrays))}"
+            )
+        golden = cls(passes=tuple(passes), **arrays)
+        lengths = {len(value) for name, value in arrays.items() if name != "bars"}
+        lengths |= {len(value) for outputs in passes for value in outputs.values()}
+        if len(lengths) != 1:
+            raise ArtifactDamaged(f"{GOLDEN}: expected arrays of one length, found {lengths}")
+        return golden
+
+
+def replay(golden: Golden, model: Model) -> None:
+    """Run the golden vectors through `model` and hold it to what torch computed.
+
+    Raises:
+        SelfTestFailed: too few vectors, a decision that differs, or an output beyond the
+            contract's tolerance; the message names the window, the output and by how much.
+    """
+    if len(golden) < LEAST_WINDOWS or len(golden.bars) < WITH_BARS:
+        raise SelfTestFailed(
+            f"{GOLDEN}: expected at least {LEAST_WINDOWS} windows, {WITH_BARS} of them with bars; "
+            f"found {len(golden)} and {len(golden.bars)}"
+        )
+    tolerances = model.contract.tolerances
+    try:
+        passes = model.run_segments(*(getattr(golden, name) for name in _INPUTS))
+        if len(passes) != len(golden.passes):
+            raise SelfTestFailed(
+                f"{GOLDEN}: expected {len(golden.passes)} segments, found {len(passes)}"
+            )
+        for number, (found, expected) in enumerate(zip(passes, golden.passes, strict=True)):
+            for name, reference in expected.items():
+                _compare(f"segment {number}, {name}", found[name], reference, tolerances[name])
+        made = decisions(passes, golden.accounts(), model.id)
+        for window, decision in enumerate(made):
+            _compare_decision(golden, window, decision)
+        for window in range(WITH_BARS):
+            decision = _decide(golden, window, model)
+            _compare_decision(golden, window, decision)
+            for name in ("probabilities", "q_values", "value"):
+                _compare(
+                    f"window {window} from its bars, {name}",
+                    np.array(getattr(decision, name)),
+                    np.array(getattr(made[window], name)),
+                    tolerances["action_type" if name == "probabilities" else name],
+                )
+    except (BadInput, KeyError) as error:
+        raise SelfTestFailed(f"{GOLDEN}: does not fit the contract: {error}") from error
+
+
+def deviation(found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """|found - reference| / max(1, |reference|), elementwise: absolute below 1, relative above."""
+    expected = reference.astype(np.float64)
+    error: npt.NDArray[np.float64] = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
+    return error
+
+
+def _decide(golden: Golden, window: int, model: Model) -> Decision:
+    stamps, *prices = golden.bars[window]
+    contract = model.contract
+    return model.decide(
+        Bars(stamps, *prices),
+        golden.accounts()[window],
+        instrument=name_of(contract.instruments, int(golden.instrument[window])),
+        timeframe=name_of(contract.timeframes, int(golden.timeframe[window])),
+    )
+
+
+def _compare(
+    what: str, found: npt.NDArray[Any], reference: npt.NDArray[Any], tolerance: float
+) -> None:
+    if found.shape != reference.shape:
+        raise SelfTestFailed(f"{GOLDEN}: {what}: expected {reference.shape}, found {found.shape}")
+    error = deviation(found, reference)
+    if not (error <= tolerance).all():  # a NaN fails too
+        where = np.unravel_index(int(np.argmax(np.nan_to_num(error, nan=np.inf))), error.shape)
+        place = "[" + ", ".join(map(str, where)) + "]" if where else ""
+        raise SelfTestFailed(
+            f"{GOLDEN}: {what}{place}: expected {reference[where]:.9g} within {tolerance:g}, "
+            f"found {found[where]:.9g}; this machine does not compute what was trained"
+        )
+
+
+def _compare_decision(golden: Golden, window: int, decision: Decision) -> None:
+    """Action and segments must be equal; whole lots may step by one where rounding falls."""
+    expected = (int(golden.actions[window]), int(golden.segments[window]))
+    lots = float(golden.quantities[window])
+    if decision.degraded or expected != (int(decision.action), decision.segments):
+        raise SelfTestFailed(
+            f"{GOLDEN}: window {window}: expected action {expected[0]} in segment {expected[1]}, "
+            f"found {int(decision.action)} in {decision.segments} ({decision.reason})"
+        )
+    if abs(decision.quantity - lots) > 1.0:
+        raise SelfTestFailed(
+            f"{GOLDEN}: window {window}: expected {lots:g} lots, found {decision.quantity:g}"
+        )

@@ -1,0 +1,293 @@
+"""The loaded artifact: a pure, thread-safe function from bars and account to a decision."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_runtime.account import Account, vector
+from hrm_runtime.bars import Bars
+from hrm_runtime.contract import Contract, Instrument
+from hrm_runtime.decision import Decision, decision
+from hrm_runtime.errors import BadFeatures, TooFewBars
+from hrm_runtime.features import Row, rows
+from hrm_runtime.session import Session
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+Outputs = dict[str, npt.NDArray[Any]]
+"""One pass of the graph, by output name; the first axis is the batch."""
+
+Run = Callable[..., Outputs]
+"""(features, account, instrument, timeframe, z_H=None, z_L=None) -> Outputs."""
+
+OUTPUTS: Final = (
+    "action_type",
+    "quantity",
+    "value",
+    "q_values",
+    "z_H_out",
+    "z_L_out",
+    "l_residual",
+    "h_residual",
+)
+
+
+class Model:
+    """What `load` returns. Bad input raises; outputs that cannot be trusted are HOLD with a reason.
+
+    Attributes:
+        contract: what the artifact promises.
+        id: sha256 of its contract, hence of everything in it.
+    """
+
+    def __init__(self, contract: Contract, model_id: str, session: Session) -> None:
+        self.contract = contract
+        self.id = model_id
+        self._session = session
+
+    def decide(
+        self,
+        bars: Bars | Mapping[str, Any],
+        account: Account,
+        *,
+        instrument: str,
+        timeframe: str,
+    ) -> Decision:
+        """The decision at the close of the newest bar.
+
+        It depends on the last `contract.bars_needed` bars, the account and the artifact alone.
+
+        Args:
+            bars: at least `contract.bars_needed` closed bars, as `Bars` or a mapping of columns.
+            account: at that close.
+            instrument, timeframe: names; unknown ones where the contract allows them.
+
+        Raises:
+            TooFewBars: fewer bars than needed.
+            BadBars: as `Bars`.
+            UnknownInstrument, UnknownTimeframe: where the contract does not allow them.
+            InferenceFailed: onnxruntime failed.
+        """
+        start = time.perf_counter()
+        bars = bars if isinstance(bars, Bars) else Bars.of(bars)
+        needed = self.contract.bars_needed
+        if len(bars) < needed:
+            raise TooFewBars(
+                f"bars: expected at least {needed} for one decision, found {len(bars)}"
+            )
+        window = rows(bars[len(bars) - needed :], self.contract.features.history_bars)
+        return self._decide(window, account, instrument, timeframe, start)
+
+    def decide_rows(
+        self, window: Sequence[Row], account: Account, *, instrument: str, timeframe: str
+    ) -> Decision:
+        """`decide` on feature rows already computed: equal to it, bit for bit.
+
+        Args:
+            window: the rows of consecutive bars, oldest first; the last W are used.
+
+        Raises:
+            BadFeatures: fewer than W rows, or rows whose stamps do not increase.
+            UnknownInstrument, UnknownTimeframe, InferenceFailed: as `decide`.
+        """
+        return self._decide(window, account, instrument, timeframe, time.perf_counter())
+
+    def run(
+        self,
+        features: npt.ArrayLike,
+        account: npt.ArrayLike,
+        instrument: npt.ArrayLike,
+        timeframe: npt.ArrayLike,
+        z_H: npt.ArrayLike | None = None,
+        z_L: npt.ArrayLike | None = None,
+    ) -> Outputs:
+        """One pass of the graph. A row's outputs do not depend on the rows beside it.
+
+        Args:
+            features: float32 [B, W, F], oldest bar first.
+            account: float32 [B, A], from `account.vector`.
+            instrument, timeframe: int64 [B] ids.
+            z_H, z_L: float32 [B or 1, S, D_H] and [B or 1, S, D_L]; the initial states if left out.
+
+        Returns:
+            `action_type` [B, 5] logits, `quantity` [B] lots, `value` [B] ATR, `q_values` [B, 2],
+            `z_H_out` [B, S, D_H], `z_L_out` [B, S, D_L], `l_residual` [B, N, T] and
+            `h_residual` [B, N].
+
+        Raises:
+            BadFeatures: wrong shape or type, NaN or infinity, an id outside the contract's, or one
+                state without the other.
+            InferenceFailed: onnxruntime failed.
+        """
+        contract, graph = self.contract, self.contract.graph
+        window = (contract.features.window, len(contract.features.names))
+        feeds: dict[str, npt.NDArray[Any]] = {"features": _floats("features", features, window)}
+        batch = len(feeds["features"])
+        feeds["account"] = _floats("account", account, (len(contract.account),), (batch,))
+        known = {entry.id for entry in contract.instruments.values()}
+        feeds["instrument"] = _ids("instrument", instrument, batch, known)
+        known = {0, *(entry.id for entry in contract.timeframes.values())}
+        feeds["timeframe"] = _ids("timeframe", timeframe, batch, known)
+        if (z_H is None) != (z_L is None):
+            raise BadFeatures("z_H, z_L: expected both states or neither, found one")
+        if z_H is not None and z_L is not None:
+            rows_allowed = (1, batch)
+            feeds["z_H"] = _floats("z_H", z_H, (graph.tokens, graph.h_dim), rows_allowed)
+            feeds["z_L"] = _floats("z_L", z_L, (graph.tokens, graph.l_dim), rows_allowed)
+        return self._session.run(feeds)
+
+    def run_segments(
+        self,
+        features: npt.ArrayLike,
+        account: npt.ArrayLike,
+        instrument: npt.ArrayLike,
+        timeframe: npt.ArrayLike,
+    ) -> list[Outputs]:
+        """Passes of the graph, each from the states of the one before, as `run_segments` below."""
+        return run_segments(
+            self.run, features, account, instrument, timeframe, self.contract.max_segments
+        )
+
+    def _decide(
+        self,
+        window: Sequence[Row],
+        account: Account,
+        instrument: str,
+        timeframe: str,
+        start: float,
+    ) -> Decision:
+        length = self.contract.features.window
+        if len(window) < length:
+            raise BadFeatures(f"rows: expected at least {length}, found {len(window)}")
+        window = window[-length:]
+        stamps = np.array([row.datetime for row in window])
+        if not (np.diff(stamps) > 0).all():
+            raise BadFeatures("rows: expected stamps that increase, oldest bar first")
+        passes = self.run_segments(
+            *network_inputs(
+                self.contract,
+                window,
+                account,
+                self.contract.instrument(instrument),
+                self.contract.timeframe_id(timeframe),
+            )
+        )
+        latency_ms = 1e3 * (time.perf_counter() - start)
+        return decisions(passes, [account], self.id, latency_ms)[0]
+
+
+def network_inputs(
+    contract: Contract,
+    window: Sequence[Row],
+    account: Account,
+    instrument: Instrument,
+    timeframe_id: int,
+) -> tuple[Floats, Floats, Ids, Ids]:
+    """What the network gets for one decision, as a batch of one.
+
+    Returns:
+        features float32 [1, W, F], account float32 [1, A], instrument and timeframe int64 [1].
+    """
+    account_vector = vector(
+        account,
+        close=window[-1].close,
+        atr=window[-1].atr,
+        instrument=instrument,
+        brokerage_entry=contract.trading.brokerage_entry,
+        quantity_max=contract.quantity.max,
+    )
+    return (
+        np.stack([row.values for row in window])[None],
+        account_vector[None],
+        np.array([instrument.id]),
+        np.array([timeframe_id]),
+    )
+
+
+def run_segments(
+    run: Run,
+    features: npt.ArrayLike,
+    account: npt.ArrayLike,
+    instrument: npt.ArrayLike,
+    timeframe: npt.ArrayLike,
+    max_segments: int,
+) -> list[Outputs]:
+    """Call `run` with the states it returned until every row has halted or `max_segments` ran.
+
+    A row halts after the first pass whose q_halt exceeds its q_continue; passes after that one
+    do not concern it. `run` is `Model.run` or anything that answers alike.
+    """
+    passes: list[Outputs] = []
+    states: dict[str, npt.NDArray[Any]] = {}
+    while len(passes) < max_segments:
+        outputs = run(features, account, instrument, timeframe, **states)
+        passes.append(outputs)
+        if _halting(passes).any(axis=0).all():
+            break
+        states = {"z_H": outputs["z_H_out"], "z_L": outputs["z_L_out"]}
+    return passes
+
+
+def segments_of(passes: Sequence[Outputs]) -> Ids:
+    """int64 [B]: how many passes concern each row."""
+    halting = _halting(passes)
+    halting[-1] = True
+    counts: Ids = 1 + np.argmax(halting, axis=0)
+    return counts
+
+
+def decisions(
+    passes: Sequence[Outputs], accounts: Sequence[Account], model_id: str, latency_ms: float = 0.0
+) -> list[Decision]:
+    """The decision of each row, from the pass at which it halted."""
+    return [
+        decision(
+            passes[segments - 1],
+            row,
+            account,
+            segments=segments,
+            model_id=model_id,
+            latency_ms=latency_ms,
+        )
+        for row, (account, segments) in enumerate(
+            zip(accounts, segments_of(passes).tolist(), strict=True)
+        )
+    ]
+
+
+def _halting(passes: Sequence[Outputs]) -> npt.NDArray[np.bool_]:
+    """Bool [passes, B]: where q_halt exceeds q_continue."""
+    return np.stack([outputs["q_values"][:, 0] > outputs["q_values"][:, 1] for outputs in passes])
+
+
+def _floats(
+    name: str, value: npt.ArrayLike, shape: tuple[int, ...], batches: tuple[int, ...] | None = None
+) -> Floats:
+    try:
+        array = np.ascontiguousarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadFeatures(f"{name}: expected numbers: {error}") from error
+    wrong_batch = array.ndim > 0 and batches is not None and len(array) not in batches
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or wrong_batch or not len(array):
+        batch = " or ".join(map(str, sorted(set(batches)))) if batches else "B"
+        expected = ", ".join((batch, *map(str, shape)))
+        raise BadFeatures(f"{name}: expected shape [{expected}], found {list(array.shape)}")
+    if not np.isfinite(array).all():
+        where = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(array)))
+        raise BadFeatures(f"{name}: expected finite numbers, found {array[where]} at {where}")
+    return array
+
+
+def _ids(name: str, value: npt.ArrayLike, batch: int, known: set[int]) -> Ids:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.shape != (batch,):
+        raise BadFeatures(
+            f"{name}: expected integers of shape [{batch}], found {array.dtype} {list(array.shape)}"
+        )
+    if unknown := set(array.tolist()) - known:
+        raise BadFeatures(f"{name}: expected ids among {sorted(known)}, found {sorted(unknown)}")
+    return array.astype(np.int64)

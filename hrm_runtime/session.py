@@ -1,0 +1,103 @@
+"""The one place that imports onnxruntime: a session with every option written down.
+
+Importing this module sets `ORT_DISABLE_TELEMETRY=1` unless the host has set it: onnxruntime's
+wheels report usage otherwise, and read the variable once, while being imported. Nothing else in
+the host process is changed.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _native
+
+from hrm_runtime.errors import BadInput, ContractInvalid, InferenceFailed
+
+VERSION: Final[str] = onnxruntime.__version__
+
+_FAILURES: Final[tuple[type[Exception], ...]] = (
+    _native.EPFail,
+    _native.Fail,
+    _native.InvalidArgument,
+    _native.InvalidGraph,
+    _native.InvalidProtobuf,
+    _native.NotImplemented,
+    _native.RuntimeException,
+    RuntimeError,  # what a C++ exception without a status becomes
+)
+"""Everything a session raises by itself; these classes share no base but Exception."""
+
+_QUIET: Final = 3
+"""Errors only: a warning for each optional input would be printed at every load."""
+
+Signature = dict[str, tuple[str, tuple[int | str | None, ...]]]
+"""Name to (onnxruntime type, shape); a symbolic dimension is a string."""
+
+
+class Session:
+    """An onnxruntime CPU session over a model held in memory. Thread-safe.
+
+    Opened from bytes, it cannot reach external data; no custom operators are registered.
+
+    Args:
+        model: the ONNX file's bytes.
+        threads: CPU threads for one call; they do not spin between calls.
+
+    Raises:
+        ContractInvalid: onnxruntime refuses the graph.
+        BadInput: `threads` is below 1, or the environment lets models configure the session.
+    """
+
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        if threads < 1:
+            raise BadInput(f"threads: expected at least 1, found {threads}")
+        if os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL", "0") != "0":
+            raise BadInput(
+                "ORT_LOAD_CONFIG_FROM_MODEL is set: a model could change how it is run; unset it"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.use_deterministic_compute = True
+        options.log_severity_level = _QUIET
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except _FAILURES as error:
+            raise ContractInvalid(f"model.onnx: onnxruntime refuses it: {error}") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def inputs(self) -> Signature:
+        """The inputs that must be given."""
+        return _signature(self._session.get_inputs())
+
+    def optional_inputs(self) -> Signature:
+        """The inputs that have a default inside the graph."""
+        return _signature(self._session.get_overridable_initializers())
+
+    def outputs(self) -> Signature:
+        """The outputs, in order."""
+        return _signature(self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """One pass of the graph; every output by name, in arrays of its own.
+
+        Raises:
+            InferenceFailed: onnxruntime failed.
+        """
+        try:
+            results = self._session.run(self._outputs, dict(feeds))
+        except _FAILURES as error:
+            raise InferenceFailed(f"onnxruntime failed while running the graph: {error}") from error
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def _signature(entries: list[Any]) -> Signature:
+    return {entry.name: (entry.type, tuple(entry.shape)) for entry in entries}

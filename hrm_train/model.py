@@ -1,0 +1,484 @@
+"""The network, in dependency order. The model owns the steps; callers own the loop.
+
+Source of the equations: "Hierarchical Reasoning Model", arXiv 2506.21734. Where this network
+follows it and where it departs is in docs/model.md.
+
+Suffixes of tensors give their shape:
+
+    B batch     W window rows    F features of a row    P patches    C account values
+    S tokens    D state width    A attention heads      K head width
+    N cycles    T timesteps      I identity: instrument and timeframe
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812, its usual name
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hrm_runtime.actions import ILLEGAL_LOGIT, LEGAL, Action, Side
+from hrm_runtime.columns import ACCOUNT, FEATURES
+from hrm_train.errors import CheckpointInvalid, SettingsInvalid
+from hrm_train.settings import (
+    Embeddings,
+    Network,
+    OutputHeads,
+    Settings,
+    Transformer,
+    parse_settings,
+)
+
+RMS_EPSILON: Final = 1e-5
+ROPE_BASE: Final = 10_000.0
+ACCOUNT_CLIP: Final = 10.0
+"""Bound of an account value; all are scale-free and of order 1."""
+
+_TRUNCATED_STD: Final = 0.87962566103423978
+"""Standard deviation of a unit normal truncated at 2."""
+
+Outputs = dict[str, Tensor]
+States = tuple[Tensor, Tensor]
+"""(zH_BSD, zL_BSD), of widths D_H and D_L."""
+
+
+def truncated_normal_(weight: Tensor, std: float) -> Tensor:
+    """Fill with a normal truncated at two deviations, scaled to have `std` after truncation."""
+    scale = std / _TRUNCATED_STD
+    return nn.init.trunc_normal_(weight, std=scale, a=-2 * scale, b=2 * scale)
+
+
+class Linear(nn.Linear):
+    """A linear map without bias, initialised truncated LeCun normal (std 1 / sqrt(fan_in))."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(fan_in, fan_out, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw the weight."""
+        truncated_normal_(self.weight, 1.0 / math.sqrt(self.in_features))
+
+
+def rms_norm(x_BSD: Tensor) -> Tensor:
+    """X / RMS(x) over the width, without a learned scale."""
+    return F.rms_norm(x_BSD, (x_BSD.shape[-1],), eps=RMS_EPSILON)
+
+
+class RotaryEmbedding(nn.Module):
+    """cos and sin of the rotation of each token and frequency (RoPE, arXiv 2104.09864)."""
+
+    def __init__(self, tokens: int, head_dim: int) -> None:
+        super().__init__()
+        frequencies = ROPE_BASE ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angles_SK = torch.outer(torch.arange(tokens, dtype=torch.float64), frequencies).repeat(1, 2)
+        self.register_buffer("cos_SK", angles_SK.cos(), persistent=False)
+        self.register_buffer("sin_SK", angles_SK.sin(), persistent=False)
+        self.cos_SK: Tensor
+        self.sin_SK: Tensor
+
+    def forward(self, x_BASK: Tensor) -> Tensor:
+        """Rotate pairs (k, k + K/2) of every head."""
+        first, second = x_BASK.chunk(2, dim=-1)
+        turned_BASK = torch.cat((-second, first), dim=-1)
+        return x_BASK * self.cos_SK.to(x_BASK) + turned_BASK * self.sin_SK.to(x_BASK)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens, non-causal."""
+
+    def __init__(self, config: Transformer) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = Linear(config.hidden_dim, 3 * config.hidden_dim)
+        self.out = Linear(config.hidden_dim, config.hidden_dim)
+
+    def forward(self, x_BSD: Tensor, rotary: RotaryEmbedding) -> Tensor:
+        """Mix tokens."""
+        q_BASK, k_BASK, v_BASK = (
+            part_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part_BSD in self.qkv(x_BSD).chunk(3, dim=-1)
+        )
+        mixed_BASK = F.scaled_dot_product_attention(rotary(q_BASK), rotary(k_BASK), v_BASK)
+        mixed_BSD: Tensor = self.out(mixed_BASK.transpose(1, 2).flatten(-2))
+        return mixed_BSD
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: Transformer) -> None:
+        super().__init__()
+        self.gate_up = Linear(config.hidden_dim, 2 * config.ffn_dim)
+        self.down = Linear(config.ffn_dim, config.hidden_dim)
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        """Transform each token by itself."""
+        gate, up = self.gate_up(x_BSD).chunk(2, dim=-1)
+        out_BSD: Tensor = self.down(F.silu(gate) * up)
+        return out_BSD
+
+
+class Block(nn.Module):
+    """Post-norm: the residual stream itself is normalised, so states stay bounded."""
+
+    def __init__(self, config: Transformer) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = SwiGLU(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BSD: Tensor, rotary: RotaryEmbedding) -> Tensor:
+        """One layer."""
+        x_BSD = rms_norm(x_BSD + self.dropout(self.attention(x_BSD, rotary)))
+        return rms_norm(x_BSD + self.dropout(self.mlp(x_BSD)))
+
+
+class RecurrentModule(nn.Module):
+    """A stack of blocks applied to its own state plus what is injected, by addition.
+
+    Attributes:
+        initial_D: the state every token starts from, drawn once and never trained.
+    """
+
+    def __init__(self, config: Transformer, tokens: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.rotary = RotaryEmbedding(tokens, config.hidden_dim // config.num_heads)
+        self.register_buffer("initial_D", truncated_normal_(torch.empty(config.hidden_dim), 1.0))
+        self.initial_D: Tensor
+
+    def step(self, z_BSD: Tensor, injected_BSD: Tensor) -> Tensor:
+        """The next state."""
+        x_BSD = z_BSD + injected_BSD
+        for block in self.blocks:
+            x_BSD = block(x_BSD, self.rotary)
+        return x_BSD
+
+
+def join(width_in: int, width_out: int) -> nn.Module:
+    """What brings one module's state to the other's width: nothing, where they are equal."""
+    return nn.Identity() if width_in == width_out else Linear(width_in, width_out)
+
+
+class HighLevelModule(RecurrentModule):
+    """H: z_H <- f_H(z_H + z_L), once per cycle."""
+
+    def __init__(self, network: Network, tokens: int) -> None:
+        super().__init__(network.h_module, tokens)
+        self.from_l = join(network.l_module.hidden_dim, network.h_module.hidden_dim)
+
+    def forward(self, zH_BSD: Tensor, zL_BSD: Tensor) -> Tensor:
+        """One strategic step, from the state L settled in."""
+        return self.step(zH_BSD, self.from_l(zL_BSD))
+
+
+class LowLevelModule(RecurrentModule):
+    """L: z_L <- f_L(z_L + z_H + x), T times per cycle."""
+
+    def __init__(self, network: Network, tokens: int) -> None:
+        super().__init__(network.l_module, tokens)
+        self.from_h = join(network.h_module.hidden_dim, network.l_module.hidden_dim)
+
+    def forward(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:
+        """One tactical step, under the guidance of H and the input."""
+        return self.step(zL_BSD, self.from_h(zH_BSD) + x_BSD)
+
+
+class VocabularyEmbedding(nn.Embedding):
+    """A table of 1 + `most` rows; row 0 stands for everything unknown."""
+
+    def __init__(self, most: int, width: int) -> None:
+        super().__init__(1 + most, width)
+
+    def reset_parameters(self) -> None:
+        """Draw the table, of unit deviation."""
+        truncated_normal_(self.weight, 1.0)
+
+
+class InstrumentEmbedding(VocabularyEmbedding):
+    """One learned vector per instrument."""
+
+    def __init__(self, config: Embeddings) -> None:
+        super().__init__(config.max_instruments, config.instrument_dim)
+
+
+class TimeframeEmbedding(VocabularyEmbedding):
+    """One learned vector per timeframe."""
+
+    def __init__(self, config: Embeddings) -> None:
+        super().__init__(config.max_timeframes, config.timeframe_dim)
+
+
+class InputEmbeddingNetwork(nn.Module):
+    """Standardise the window with frozen statistics, cut it into patches, make tokens.
+
+    Token 0 is context (who, what bar length, account); the others are patches of consecutive
+    rows, oldest first, each told who and what bar length.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        width, config = network.l_module.hidden_dim, network.input
+        identity = network.embeddings.instrument_dim + network.embeddings.timeframe_dim
+        self.patch, self.clip = config.patch, config.clip
+        self.instrument_embedding = InstrumentEmbedding(network.embeddings)
+        self.timeframe_embedding = TimeframeEmbedding(network.embeddings)
+        self.context = Linear(identity + len(ACCOUNT), width)
+        self.patches = Linear(config.patch * len(FEATURES) + identity, width)
+        self.register_buffer("mean_F", torch.zeros(len(FEATURES)))
+        self.register_buffer("std_F", torch.ones(len(FEATURES)))
+        self.mean_F: Tensor
+        self.std_F: Tensor
+
+    def forward(
+        self, features_BWF: Tensor, account_BC: Tensor, instrument_B: Tensor, timeframe_B: Tensor
+    ) -> Tensor:
+        """x~: the tokens L reads at every step, [B, S, D_L]."""
+        standard_BWF = ((features_BWF - self.mean_F) / self.std_F).clamp(-self.clip, self.clip)
+        patches_BPF = standard_BWF.unflatten(1, (-1, self.patch)).flatten(2)  # F: of all its rows
+        identity_BI = torch.cat(
+            (self.instrument_embedding(instrument_B), self.timeframe_embedding(timeframe_B)), dim=-1
+        )
+        account_BC = account_BC.clamp(-ACCOUNT_CLIP, ACCOUNT_CLIP)
+        context_BD = self.context(torch.cat((identity_BI, account_BC), dim=-1))
+        identity_BPI = identity_BI[:, None].expand(-1, patches_BPF.shape[1], -1)
+        patches_BPD = self.patches(torch.cat((patches_BPF, identity_BPI), dim=-1))
+        return torch.cat((context_BD[:, None], patches_BPD), dim=1)
+
+
+class PolicyHead(nn.Module):
+    """Logits of the five actions; those illegal on the account's side are exactly -1e4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, len(Action))
+        truncated_normal_(self.logits.weight, 1.0 / math.sqrt(width))
+        nn.init.zeros_(self.logits.bias)
+        illegal = torch.ones(len(Side), len(Action), dtype=torch.bool)
+        for side, actions in LEGAL.items():
+            illegal[side + 1, list(actions)] = False
+        self.register_buffer("illegal", illegal, persistent=False)  # rows: short, flat, long
+        self.illegal: Tensor
+
+    def forward(self, z_BD: Tensor, side_B: Tensor) -> Tensor:
+        """[B, 5], from the side as -1, 0 or 1."""
+        illegal_B5 = self.illegal[1 + side_B.clamp(-1, 1).round().long()]
+        return torch.where(illegal_B5, ILLEGAL_LOGIT, self.logits(z_BD))
+
+
+class QuantityHead(nn.Module):
+    """Lots on a log scale between two bounds."""
+
+    def __init__(self, width: int, config: OutputHeads) -> None:
+        super().__init__()
+        self.position = nn.Linear(width, 1)
+        truncated_normal_(self.position.weight, 1.0 / math.sqrt(width))
+        nn.init.zeros_(self.position.bias)
+        self.log_min, self.log_max = math.log(config.quantity_min), math.log(config.quantity_max)
+        self.bounds = (config.quantity_min, config.quantity_max)
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        """[B], lots."""
+        position_B = torch.sigmoid(self.position(z_BD).squeeze(-1))
+        log_lots_B = self.log_min + position_B * (self.log_max - self.log_min)
+        return log_lots_B.exp().clamp(*self.bounds)
+
+
+class ValueHead(nn.Module):
+    """Best return over the label horizon, in ATR."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(width, 1)
+        truncated_normal_(self.value.weight, 1.0 / math.sqrt(width))
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        """[B]."""
+        value_B: Tensor = self.value(z_BD).squeeze(-1)
+        return value_B
+
+
+class QHead(nn.Module):
+    """Values of halting and of continuing. Starts at 0 weight and -5 bias, as published."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, 2)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.constant_(self.logits.bias, -5.0)
+
+    def forward(self, z_BD: Tensor) -> Tensor:
+        """[B, 2] in [0, 1]: halt, continue."""
+        return torch.sigmoid(self.logits(z_BD))
+
+
+class HierarchicalReasoningModel(nn.Module):
+    """Two recurrent transformers: H thinks slowly over what L works out quickly.
+
+    `encode`, `low`, `high` and `decode` are the steps; `forward` runs N cycles of T timesteps
+    over them, as the trainer and the exporter do with loops of their own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        network = settings.network
+        self.settings = settings
+        self.cycles = network.hierarchical.N_cycles
+        self.timesteps = network.hierarchical.T_timesteps
+        self.reset_l = network.hierarchical.reset_l_module
+        self.tokens = 1 + network.input.window // network.input.patch
+        self.input_network = InputEmbeddingNetwork(network)
+        self.h_module = HighLevelModule(network, self.tokens)
+        self.l_module = LowLevelModule(network, self.tokens)
+        width = network.h_module.hidden_dim
+        self.policy_head = PolicyHead(width)
+        self.quantity_head = QuantityHead(width, network.output_heads)
+        self.value_head = ValueHead(width)
+        self.q_head = QHead(width)
+
+    def encode(
+        self, features_BWF: Tensor, account_BC: Tensor, instrument_B: Tensor, timeframe_B: Tensor
+    ) -> Tensor:
+        """The input as tokens, [B, S, D_L]."""
+        x_BSD: Tensor = self.input_network(features_BWF, account_BC, instrument_B, timeframe_B)
+        return x_BSD
+
+    def low(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:
+        """One step of L."""
+        next_BSD: Tensor = self.l_module(zL_BSD, zH_BSD, x_BSD)
+        return next_BSD
+
+    def high(self, zH_BSD: Tensor, zL_BSD: Tensor) -> Tensor:
+        """One step of H."""
+        next_BSD: Tensor = self.h_module(zH_BSD, zL_BSD)
+        return next_BSD
+
+    def decode(self, zH_BSD: Tensor, account_BC: Tensor) -> Outputs:
+        """The four answers, all read from token 0 of z_H."""
+        z_BD = zH_BSD[:, 0]
+        return {
+            "action_type": self.policy_head(z_BD, account_BC[:, 0]),
+            "quantity": self.quantity_head(z_BD),
+            "value": self.value_head(z_BD),
+            "q_values": self.q_head(z_BD),
+        }
+
+    def initialize_states(self, z_init: States | None = None) -> States:
+        """`z_init`, or the fixed initial states [1, S, D], the same for every token and row."""
+        if z_init is not None:
+            return z_init
+        h_D, l_D = self.h_module.initial_D, self.l_module.initial_D
+        return h_D.expand(1, self.tokens, -1), l_D.expand(1, self.tokens, -1)
+
+    def reset_l_module(self, zL_BSD: Tensor) -> Tensor:
+        """The state from which L starts a cycle after the first: initial, or carried on."""
+        return self.initialize_states()[1].expand_as(zL_BSD) if self.reset_l else zL_BSD
+
+    def forward(
+        self,
+        features: Tensor,
+        account: Tensor,
+        instrument: Tensor,
+        timeframe: Tensor,
+        z_init: States | None = None,
+    ) -> tuple[Outputs, States]:
+        """One segment: N cycles of T timesteps, then the heads.
+
+        Args:
+            features: float [B, W, F], rows as `hrm_runtime.features` makes them.
+            account: float [B, C], as `hrm_runtime.account.vector` makes it.
+            instrument, timeframe: int64 [B] ids.
+            z_init: (z_H, z_L) to continue from, [B, S, D]; the initial states if left out.
+
+        Returns:
+            The outputs (`action_type` [B, 5], `quantity` [B], `value` [B], `q_values` [B, 2],
+            `l_residual` [B, N, T], `h_residual` [B, N]) and the final (z_H, z_L).
+        """
+        x_BSD = self.encode(features, account, instrument, timeframe)
+        zH_BSD, zL_BSD = self.initialize_states(z_init)
+        l_residuals, h_residuals = [], []
+        for n in range(self.cycles):
+            if n > 0:
+                zL_BSD = self.reset_l_module(zL_BSD)
+            zH_BSD, zL_BSD, l_BT, h_B = cycle(self, zH_BSD, zL_BSD, x_BSD, self.timesteps)
+            l_residuals.append(l_BT)
+            h_residuals.append(h_B)
+        residuals = {
+            "l_residual": torch.stack(l_residuals, dim=1),
+            "h_residual": torch.stack(h_residuals, dim=1),
+        }
+        return self.decode(zH_BSD, account) | residuals, (zH_BSD, zL_BSD)
+
+    def save_model(self, path: str | Path) -> None:
+        """Write weights and settings to one safetensors file."""
+        metadata = {"settings": self.settings.model_dump_json()}
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, str(path), metadata)
+
+    @classmethod
+    def load_model(cls, path: str | Path) -> "HierarchicalReasoningModel":
+        """The model of a file written by `save_model`, in eval mode, bit-equal to the saved one.
+
+        Raises:
+            CheckpointInvalid: missing or not such a file, or a tensor missing, unknown or of
+                another shape than its settings say.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                settings = json.loads((file.metadata() or {})["settings"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model = cls(parse_settings(settings, source=str(path)))
+        except (OSError, SafetensorError, KeyError, ValueError, SettingsInvalid) as error:
+            raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
+        model.load_strict(state, str(path))
+        return model.eval()
+
+    def load_strict(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load `state`, refusing any difference in names, shapes or types.
+
+        Raises:
+            CheckpointInvalid: naming the tensors that differ.
+        """
+        own = {name: (list(t.shape), t.dtype) for name, t in self.state_dict().items()}
+        given = {name: (list(t.shape), t.dtype) for name, t in state.items()}
+        if own != given:
+            differing = [name for name in own | given if own.get(name) != given.get(name)]
+            first = differing[0]
+            raise CheckpointInvalid(
+                f"{source}: {len(differing)} tensors differ from what the settings say; {first}: "
+                f"expected {own.get(first, 'nothing')}, found {given.get(first, 'nothing')}"
+            )
+        self.load_state_dict(state)
+
+
+def cycle(
+    model: HierarchicalReasoningModel,
+    zH_BSD: Tensor,
+    zL_BSD: Tensor,
+    x_BSD: Tensor,
+    timesteps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """T steps of L under a fixed z_H, then one step of H.
+
+    Returns:
+        z_H and z_L [B, S, D]; the residuals of L [B, T] and of H [B]: the root mean square over
+        tokens and width of what a step changed.
+    """
+    residuals = []
+    for _ in range(timesteps):
+        next_BSD = model.low(zL_BSD, zH_BSD, x_BSD)
+        residuals.append(residual(next_BSD, zL_BSD))
+        zL_BSD = next_BSD
+    next_BSD = model.high(zH_BSD, zL_BSD)
+    return next_BSD, zL_BSD, torch.stack(residuals, dim=1), residual(next_BSD, zH_BSD)
+
+
+def residual(after_BSD: Tensor, before_BSD: Tensor) -> Tensor:
+    """[B]: the root mean square of the change of a state."""
+    return (after_BSD - before_BSD).square().mean(dim=(1, 2)).sqrt()

@@ -1,0 +1,408 @@
+"""Bars to training tensors, once, in one safetensors file.
+
+Each bar with a full window behind it and a label horizon ahead gives up to three samples: flat,
+long and short, each with a synthesised account.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from hrm_runtime.account import vector
+from hrm_runtime.actions import Side
+from hrm_runtime.bars import PRICES, Bars, read_series
+from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_runtime.contract import UNKNOWN, Instrument, Timeframe, Trading
+from hrm_runtime.schema import SchemaMismatch, build
+from hrm_train.accounts import accounts
+from hrm_train.errors import DataInvalid
+from hrm_train.labels import action_returns, execution_costs, risk_lots
+from hrm_train.settings import Settings
+
+FORMAT_VERSION: Final = 1
+
+_BASIS: Final = (
+    "seed",
+    "label_horizon",
+    "label_capital",
+    "risk_fraction",
+    "capital_min",
+    "capital_max",
+)
+"""The training settings that the tensors depend on."""
+
+_SPACING: Final = (0.75, 1.25)
+"""The closest two bars may be this far apart, in timeframes: holidays and clocks shift stamps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """What was read of one series."""
+
+    instrument: str
+    timeframe: str
+    bars: int
+    duplicates: int
+    disordered: int
+    samples: int
+    skipped: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Instruments and timeframes by name, with their ids and facts."""
+
+    instruments: dict[str, Instrument]
+    timeframes: dict[str, Timeframe]
+
+    @classmethod
+    def of(cls, settings: Settings, series: Iterable[tuple[str, str]]) -> "Vocabulary":
+        """Ids from 1 in sorted order of name; instrument 0 is `unknown`.
+
+        Raises:
+            DataInvalid: an instrument is called `unknown`.
+            SettingsInvalid: a timeframe's seconds are not declared.
+        """
+        names = list(series)
+        instruments = sorted({instrument for instrument, _ in names})
+        timeframes = sorted({timeframe for _, timeframe in names})
+        if UNKNOWN in instruments:
+            raise DataInvalid(f"expected instruments by name; {UNKNOWN!r} stands for all others")
+        return cls(
+            instruments={
+                name: _facts(settings, name, number)
+                for number, name in enumerate([UNKNOWN, *instruments])
+            },
+            timeframes={
+                name: Timeframe(id=number, seconds=settings.seconds(name))
+                for number, name in enumerate(timeframes, start=1)
+            },
+        )
+
+    def instrument(self, name: str) -> Instrument:
+        """The facts of `name`, those of `unknown` where it is not in the vocabulary."""
+        return self.instruments.get(name, self.instruments[UNKNOWN])
+
+    def timeframe(self, settings: Settings, name: str) -> Timeframe:
+        """The timeframe `name`, with id 0 where it is not in the vocabulary."""
+        known = self.timeframes.get(name)
+        return known or Timeframe(id=0, seconds=settings.seconds(name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What the tensors mean: vocabularies with their facts, and the settings behind them."""
+
+    format_version: int
+    feature_version: int
+    features: tuple[str, ...]
+    account: tuple[str, ...]
+    vocabulary: Vocabulary
+    basis: Any
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Training tensors: b bars, r rows and m samples of all series, concatenated.
+
+    Attributes:
+        manifest: what they mean.
+        bar_stamp: int64 [b], epoch seconds.
+        bar_price: float64 [b, 4], open, high, low, close.
+        row_bar: int64 [r], the bar of each row.
+        features: float32 [r, F].
+        sample_row: int64 [m], the newest row of the window.
+        sample_instrument, sample_timeframe: int64 [m] ids.
+        sample_account: float32 [m, C], as the network sees it.
+        sample_raw_account: float64 [m, 6], the fields of `Account`.
+        sample_returns: float32 [m, 5], best return by first action in ATR; NaN where illegal.
+        sample_lots: float32 [m], what an opening should be.
+        sample_end: int64 [m], the stamp at which the label is known.
+    """
+
+    manifest: Manifest
+    bar_stamp: npt.NDArray[np.int64]
+    bar_price: npt.NDArray[np.float64]
+    row_bar: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32]
+    sample_row: npt.NDArray[np.int64]
+    sample_instrument: npt.NDArray[np.int64]
+    sample_timeframe: npt.NDArray[np.int64]
+    sample_account: npt.NDArray[np.float32]
+    sample_raw_account: npt.NDArray[np.float64]
+    sample_returns: npt.NDArray[np.float32]
+    sample_lots: npt.NDArray[np.float32]
+    sample_end: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sample_row)
+
+    @property
+    def sample_stamp(self) -> npt.NDArray[np.int64]:
+        """int64 [m]: the stamp of each window's newest bar."""
+        return self.bar_stamp[self.row_bar[self.sample_row]]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            DataInvalid: the path cannot be written.
+        """
+        arrays = {name: value for name, value in vars(self).items() if name != "manifest"}
+        partial = Path(f"{path}.partial")
+        try:
+            save_file(arrays, str(partial), {"manifest": json.dumps(asdict(self.manifest))})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise DataInvalid(f"{path}: expected to write training tensors: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Prepared":
+        """Read a file written by `save`.
+
+        Raises:
+            DataInvalid: not such a file, or made with other feature definitions.
+        """
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                manifest = build(Manifest, json.loads((file.metadata() or {})["manifest"]))
+            prepared = cls(manifest=manifest, **arrays)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, SchemaMismatch) as error:
+            raise DataInvalid(f"{path}: expected training tensors: {error}") from error
+        found = (manifest.format_version, manifest.feature_version)
+        names = (manifest.features, manifest.account)
+        if found != (FORMAT_VERSION, FEATURE_VERSION) or names != (FEATURES, ACCOUNT):
+            raise DataInvalid(
+                f"{path}: expected format {FORMAT_VERSION} and feature definitions "
+                f"{FEATURE_VERSION}, found {found[0]} and {found[1]}; prepare it again"
+            )
+        return prepared
+
+    def require(self, settings: Settings) -> None:
+        """Hold the tensors to the settings they are to be trained with.
+
+        Raises:
+            DataInvalid: naming what differs.
+        """
+        wanted, own = basis(settings), self.manifest.basis
+        if differing := [key for key in wanted if own.get(key) != wanted[key]]:
+            shown = "; ".join(f"{k}: settings {wanted[k]}, tensors {own.get(k)}" for k in differing)
+            raise DataInvalid(f"the tensors were prepared with other settings ({shown})")
+        limits = settings.network.embeddings
+        vocabulary = self.manifest.vocabulary
+        for name, most, count in (
+            ("max_instruments", limits.max_instruments, len(vocabulary.instruments) - 1),
+            ("max_timeframes", limits.max_timeframes, len(vocabulary.timeframes)),
+        ):
+            if count > most:
+                raise DataInvalid(f"embeddings.{name}: expected at least {count}, was {most}")
+
+
+def basis(settings: Settings) -> dict[str, Any]:
+    """The settings that training tensors depend on, as JSON."""
+    training = settings.training.model_dump(mode="json")
+    return {
+        **{f"training.{key}": training[key] for key in _BASIS},
+        **{
+            f"input.{key}": getattr(settings.network.input, key)
+            for key in ("history_bars", "window")
+        },
+        "trading": settings.trading.model_dump(mode="json"),
+        "quantity": [
+            settings.network.output_heads.quantity_min,
+            settings.network.output_heads.quantity_max,
+        ],
+        "instruments": {k: v.model_dump(mode="json") for k, v in settings.instruments.items()},
+        "timeframes": {k: v.model_dump(mode="json") for k, v in settings.timeframes.items()},
+    }
+
+
+def prepare(
+    settings: Settings, paths: Iterable[str | Path], vocabulary: Vocabulary | None = None
+) -> Prepared:
+    """Read bars files and make training tensors of every series that is long enough.
+
+    Args:
+        settings: what to make.
+        paths: files and folders, as `hrm_runtime.bars.read_series`.
+        vocabulary: ids to use, with 0 for names outside it; made from the data if left out.
+
+    Raises:
+        BadBars: a file cannot be read as bars.
+        DataInvalid: a file's bars are not of its timeframe, no series is long enough, or there are
+            more names than the embedding tables have rows.
+        SettingsInvalid: a timeframe's seconds are not declared.
+    """
+    return prepare_series(settings, read_series(paths), vocabulary)
+
+
+def prepare_series(
+    settings: Settings,
+    series: Mapping[tuple[str, str], Bars],
+    vocabulary: Vocabulary | None = None,
+) -> Prepared:
+    """`prepare` of bars already read, by (instrument, timeframe)."""
+    vocabulary = vocabulary or Vocabulary.of(settings, series)
+    parts: list[dict[str, Any]] = []
+    reports: list[Series] = []
+    bars_before = rows_before = 0
+    for (name, timeframe_name), bars in series.items():
+        timeframe = vocabulary.timeframe(settings, timeframe_name)
+        _require_spacing(f"{name}_{timeframe_name}", bars, timeframe.seconds)
+        arrays, skipped = _samples(settings, bars, name, vocabulary.instrument(name), timeframe)
+        if arrays is not None:
+            arrays["row_bar"] += bars_before
+            arrays["sample_row"] += rows_before
+            bars_before += len(bars)
+            rows_before += len(arrays["row_bar"])
+            parts.append(arrays)
+        reports.append(
+            Series(
+                instrument=name,
+                timeframe=timeframe_name,
+                bars=len(bars),
+                duplicates=bars.cleaning.duplicates,
+                disordered=bars.cleaning.disordered,
+                samples=0 if arrays is None else len(arrays["sample_row"]),
+                skipped=skipped,
+            )
+        )
+    if not parts:
+        names = "; ".join(f"{s.instrument}_{s.timeframe}: {s.skipped}" for s in reports)
+        raise DataInvalid(f"expected at least one series long enough, found none: {names}")
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        feature_version=FEATURE_VERSION,
+        features=FEATURES,
+        account=ACCOUNT,
+        vocabulary=vocabulary,
+        basis=basis(settings),
+        series=tuple(reports),
+    )
+    prepared = Prepared(
+        manifest, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+    prepared.require(settings)
+    return prepared
+
+
+def trading_rules(settings: Settings) -> Trading:
+    """The host's rules as the contract states them."""
+    return Trading(**settings.trading.model_dump())
+
+
+def _samples(
+    settings: Settings, bars: Bars, name: str, instrument: Instrument, timeframe: Timeframe
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The arrays of one series, or why it has none."""
+    from hrm_runtime.features import rows  # noqa: PLC0415, training from tensors has no TA-Lib
+
+    config, training = settings.network.input, settings.training
+    horizon, trading = training.label_horizon, trading_rules(settings)
+    lead = max(config.window - 1, horizon)  # rows before the first sample: its window, its entries
+    needed = config.history_bars + lead + horizon
+    if len(bars) < needed:
+        return None, f"{len(bars)} bars, {needed} needed"
+
+    table = rows(bars, config.history_bars)
+    first_bar = config.history_bars - 1
+    atr = np.full(len(bars), np.nan)
+    atr[first_bar:] = [row.atr for row in table]
+    costs = execution_costs(bars.open, instrument, trading, training.label_capital)
+    returns = action_returns(bars, horizon, *costs)
+    at = np.arange(first_bar + lead, len(bars) - horizon)
+    # a motionless stretch has no ATR to measure a return or a stop in
+    at = at[(sliding_window_view(atr, horizon + 1)[at - horizon] > 0).all(axis=1)]
+    if not len(at):
+        return None, "the price never moves"
+
+    rng = np.random.default_rng([training.seed, *f"{name}_{timeframe.seconds}".encode()])
+    bounds = (
+        settings.network.output_heads.quantity_min,
+        settings.network.output_heads.quantity_max,
+    )
+    columns: dict[str, list[Any]] = {
+        "row": [], "account": [], "raw_account": [], "returns": [], "lots": [], "end": [],
+    }  # fmt: skip
+    for side in Side:
+        made = accounts(bars, atr, at, side, instrument, trading, settings, rng)
+        for bar, account in zip(at.tolist(), made, strict=True):
+            if account is None:
+                continue
+            close, range_ = float(bars.close[bar]), float(atr[bar])
+            columns["row"].append(bar - first_bar)
+            columns["account"].append(
+                vector(
+                    account,
+                    close=close,
+                    atr=range_,
+                    instrument=instrument,
+                    brokerage_entry=trading.brokerage_entry,
+                    quantity_max=bounds[1],
+                )
+            )
+            columns["raw_account"].append(list(vars(account).values()))
+            columns["returns"].append(returns[bar, side + 1] / range_)
+            columns["lots"].append(
+                risk_lots(
+                    account.capital,
+                    close,
+                    range_,
+                    instrument,
+                    trading,
+                    training.risk_fraction,
+                    bounds,
+                )
+            )
+            columns["end"].append(bars.datetime[bar + horizon])
+    count = len(columns["row"])
+    return {
+        "bar_stamp": bars.datetime,
+        "bar_price": np.stack([getattr(bars, price) for price in PRICES], axis=1),
+        "row_bar": np.arange(first_bar, len(bars)),
+        "features": np.stack([row.values for row in table]),
+        "sample_row": np.array(columns["row"], dtype=np.int64),
+        "sample_instrument": np.full(count, instrument.id),
+        "sample_timeframe": np.full(count, timeframe.id),
+        "sample_account": np.array(columns["account"], dtype=np.float32),
+        "sample_raw_account": np.array(columns["raw_account"], dtype=np.float64),
+        "sample_returns": np.array(columns["returns"], dtype=np.float32),
+        "sample_lots": np.array(columns["lots"], dtype=np.float32),
+        "sample_end": np.array(columns["end"], dtype=np.int64),
+    }, None
+
+
+def _facts(settings: Settings, name: str, number: int) -> Instrument:
+    facts = settings.instrument_facts(name)
+    return Instrument(
+        id=number,
+        type=facts.type,
+        lot_size=facts.lot_size,
+        tick_size=facts.tick_size,
+        premium_min=facts.option_premium_range[0],
+        premium_max=facts.option_premium_range[1],
+    )
+
+
+def _require_spacing(name: str, bars: Bars, seconds: int) -> None:
+    if len(bars) < 2:
+        return
+    closest = int(np.diff(bars.datetime).min())
+    low, high = (share * seconds for share in _SPACING)
+    if not low <= closest <= high:
+        raise DataInvalid(
+            f"{name}: expected bars {seconds} s apart, the closest are {closest} s; "
+            "the file is named after another timeframe, or the timeframe's seconds are wrong"
+        )

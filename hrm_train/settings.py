@@ -1,0 +1,389 @@
+"""Settings: the schema of `settings.yaml`, its presets, its reader and its commented writer."""
+
+import re
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hrm_runtime.columns import HISTORY_BARS, LEAST_HISTORY
+from hrm_runtime.contract import UNKNOWN
+from hrm_train.errors import SettingsInvalid
+
+_EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _number(value: object) -> object:
+    """PyYAML reads 1e-6 as a string: YAML 1.1 wants a dot in a float."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Transformer(Section):
+    """One of the two recurrent modules."""
+
+    hidden_dim: Count
+    num_layers: Count
+    num_heads: Count
+    ffn_dim: Count
+    dropout: Fraction = Field(0.1, description="in training only; the paper uses none")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_dim % (2 * self.num_heads):
+            raise ValueError(
+                "expected hidden_dim to be an even multiple of num_heads (rotary pairs), "
+                f"found {self.hidden_dim} and {self.num_heads}"
+            )
+        return self
+
+
+class HModule(Transformer):
+    """The slow, strategic module."""
+
+    hidden_dim: Count = Field(512, description="width of a token's state")
+    num_layers: Count = 4
+    num_heads: Count = 8
+    ffn_dim: Count = Field(3072, description="inner width of the SwiGLU; H is read N times a pass")
+
+
+class LModule(Transformer):
+    """The fast, tactical module."""
+
+    hidden_dim: Count = Field(256, description="width of a token's state")
+    num_layers: Count = 3
+    num_heads: Count = 4
+    ffn_dim: Count = Field(1152, description="L is read N x T times: width here costs latency")
+
+
+class Hierarchical(Section):
+    """How often the two modules run."""
+
+    N_cycles: Count = Field(3, description="steps of H")
+    T_timesteps: Count = Field(5, description="steps of L per step of H")
+    reset_l_module: bool = Field(
+        True, description="start each cycle's L from its initial state; the paper does not"
+    )
+    convergence_threshold: Positive = Field(
+        1e-6, description="residual at which iterating L to convergence stops"
+    )
+    max_convergence_steps: Count = 100
+
+
+class Embeddings(Section):
+    """Instrument and timeframe tables. Id 0 is whatever was not trained on."""
+
+    instrument_dim: Count = 64
+    timeframe_dim: Count = 32
+    max_instruments: Count = 1000
+    max_timeframes: Count = 10
+    allow_unknown_instruments: bool = Field(
+        False, description="whether the artifact decides for instruments it was not trained on"
+    )
+    allow_unknown_timeframes: bool = False
+
+
+class OutputHeads(Section):
+    """What the network answers with."""
+
+    action_dim: Literal[5] = Field(5, description="the action space is fixed")
+    quantity_min: Annotated[Number, Field(ge=1)] = Field(1.0, description="lots")
+    quantity_max: Number = 100000.0
+    value_estimation: Literal[True] = Field(True, description="the graph always has this head")
+    q_learning_prep: Literal[True] = Field(True, description="the graph always has this head")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.quantity_max <= self.quantity_min:
+            raise ValueError(
+                "expected quantity_min < quantity_max, "
+                f"found {self.quantity_min:g} and {self.quantity_max:g}"
+            )
+        return self
+
+
+class Input(Section):
+    """What one decision looks at."""
+
+    history_bars: Annotated[int, Field(ge=LEAST_HISTORY)] = Field(
+        HISTORY_BARS, description="bars behind each feature row"
+    )
+    window: Count = Field(50, description="rows the network reads")
+    patch: Count = Field(5, description="consecutive rows per token")
+    clip: Positive = Field(5.0, description="bound of a standardised feature")
+
+    @model_validator(mode="after")
+    def _patches(self) -> Self:
+        if self.window % self.patch:
+            raise ValueError(
+                f"expected window to be a multiple of patch, found {self.window} and {self.patch}"
+            )
+        return self
+
+
+class Network(Section):
+    """The Hierarchical Reasoning Model."""
+
+    h_module: HModule = HModule()
+    l_module: LModule = LModule()
+    hierarchical: Hierarchical = Hierarchical()
+    embeddings: Embeddings = Embeddings()
+    output_heads: OutputHeads = OutputHeads()
+    input: Input = Input()
+
+
+class Training(Section):
+    """Labels, accounts, losses and the optimiser."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 20
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(200, description="linear, then constant")
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
+    max_segments: Count = Field(
+        2, description="passes per sample, an optimizer step each; also at most per decision"
+    )
+    validation_fraction: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        0.2, description="the last part of the time span, after an embargo of the label horizon"
+    )
+    label_horizon: Annotated[int, Field(ge=2)] = Field(24, description="bars a label looks ahead")
+    label_capital: Positive = Field(
+        1000000.0, description="currency; spreads the brokerage of a label over its lots"
+    )
+    policy_temperature: Positive = Field(
+        0.5, description="ATR of regret that divides a target probability by e"
+    )
+    value_weight: Annotated[Number, Field(ge=0)] = 0.1
+    quantity_weight: Annotated[Number, Field(ge=0)] = 1.0
+    risk_fraction: Annotated[Number, Field(gt=0, lt=1)] = Field(
+        0.01, description="of the capital, lost if the stop is hit: sizes the quantity target"
+    )
+    capital_min: Positive = Field(50000.0, description="synthesised accounts, log-uniform")
+    capital_max: Positive = 10000000.0
+    unknown_probability: Fraction = Field(
+        0.05, description="an instrument or timeframe is hidden from the network this often"
+    )
+
+    @model_validator(mode="after")
+    def _capitals(self) -> Self:
+        if self.capital_max < self.capital_min:
+            raise ValueError(
+                "expected capital_min <= capital_max, "
+                f"found {self.capital_min:g} and {self.capital_max:g}"
+            )
+        return self
+
+
+class TradingRules(Section):
+    """The host's costs and stops."""
+
+    cost_fraction: Fraction = Field(0.0002, description="of the price, per execution")
+    brokerage_entry: Annotated[Number, Field(ge=0)] = Field(25.0, description="currency per order")
+    brokerage_exit: Annotated[Number, Field(ge=0)] = 35.0
+    stop_atr: Positive = Field(1.5, description="ATR at entry")
+    target_atr: Positive = 3.0
+
+
+class InstrumentFacts(Section):
+    """Facts of one instrument, by name."""
+
+    type: Literal["index", "stock"] = "stock"
+    lot_size: Count = 1
+    tick_size: Positive = 0.05
+    option_premium_range: tuple[Positive, Positive] = Field(
+        (0.025, 0.05), description="of the index, what an option costs; no meaning for a stock"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("option_premium_range"), list):
+            return {**data, "option_premium_range": tuple(data["option_premium_range"])}
+        return data
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        low, high = self.option_premium_range
+        if low > high:
+            raise ValueError(f"expected option_premium_range [low, high], found [{low}, {high}]")
+        return self
+
+
+class TimeframeFacts(Section):
+    """Length of one timeframe, by name."""
+
+    seconds: Count
+
+
+class Settings(Section):
+    """The whole file."""
+
+    hierarchical_reasoning_model: Network = Network()
+    training: Training = Training()
+    trading: TradingRules = TradingRules()
+    instruments: dict[str, InstrumentFacts] = Field(
+        {}, description=f"facts by name; a name not listed gets those of {UNKNOWN!r}"
+    )
+    timeframes: dict[str, TimeframeFacts] = Field(
+        {}, description="needed for names that are neither minutes nor D"
+    )
+
+    @property
+    def network(self) -> Network:
+        """The network's section."""
+        return self.hierarchical_reasoning_model
+
+    def instrument_facts(self, name: str) -> InstrumentFacts:
+        """Facts of `name`, those of `unknown` where it is not declared."""
+        return self.instruments.get(name) or self.instruments.get(UNKNOWN) or InstrumentFacts()
+
+    def seconds(self, timeframe: str) -> int:
+        """Length of a bar of `timeframe`: as declared, or minutes, or 86400 for D.
+
+        Raises:
+            SettingsInvalid: neither declared nor a number of minutes nor D.
+        """
+        if timeframe in self.timeframes:
+            return self.timeframes[timeframe].seconds
+        if timeframe == "D":
+            return 86_400
+        if timeframe.isascii() and timeframe.isdigit() and int(timeframe) > 0:
+            return 60 * int(timeframe)
+        raise SettingsInvalid(
+            f"timeframes.{timeframe}: expected its seconds to be declared, since {timeframe!r} is "
+            "neither a number of minutes nor D"
+        )
+
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "base": {},
+    "tiny": {
+        "hierarchical_reasoning_model": {
+            "h_module": {
+                "hidden_dim": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 128, "dropout": 0.0,
+            },
+            "l_module": {
+                "hidden_dim": 32, "num_layers": 2, "num_heads": 2, "ffn_dim": 64, "dropout": 0.0,
+            },
+            "hierarchical": {"N_cycles": 2, "T_timesteps": 3},
+            "embeddings": {"max_instruments": 100},
+        },
+        "training": {"epochs": 4, "learning_rate": 1e-3, "warmup_steps": 50},
+    },
+}  # fmt: skip
+"""What each preset sets otherwise than the defaults; `base` is the defaults."""
+
+
+def preset(name: str) -> Settings:
+    """The settings of a preset.
+
+    Raises:
+        SettingsInvalid: no such preset.
+    """
+    if name not in PRESETS:
+        raise SettingsInvalid(f"preset: expected one of {', '.join(PRESETS)}; found {name!r}")
+    return parse_settings(PRESETS[name])
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Settings from a YAML file; every key left out has its default.
+
+    Raises:
+        SettingsInvalid: the file is missing or not YAML, or a value is unknown, mistyped or
+            impossible. One line per problem: path of the value, what was expected, what was found.
+    """
+    path = Path(path)
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{path}: expected a readable settings file: {error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsInvalid(f"{path}: expected YAML: {error}") from error
+    return parse_settings(document if document is not None else {}, source=str(path))
+
+
+def parse_settings(document: object, source: str = "settings") -> Settings:
+    """Settings from parsed YAML.
+
+    Raises:
+        SettingsInvalid: as `load_settings`.
+    """
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        problems = "\n".join(
+            f"{source}: {_explain(dict(problem))}" for problem in error.errors(include_url=False)
+        )
+        raise SettingsInvalid(problems) from error
+
+
+def render(settings: Settings) -> str:
+    """The settings as commented YAML that `load_settings` reads back equal."""
+    return "\n".join(_lines(settings, 0)) + "\n"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key} is given twice", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key; check its name and its level (found {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":  # ours: says what was expected and found
+        return f"{path or 'file'}: {message}"
+    message = message.replace("Input should be ", "expected ")
+    return f"{path or 'file'}: {message}, found {problem['input']!r}"
+
+
+def _lines(section: Section, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        comment = f"  # {field.description}" if field.description else ""
+        if isinstance(value, Section):
+            title = (type(value).__doc__ or "").splitlines()[0]
+            if depth == 0 and name != "hierarchical_reasoning_model":
+                yield ""
+            yield f"{indent}# {title}"
+            yield f"{indent}{name}:"
+            yield from _lines(value, depth + 1)
+        elif isinstance(value, dict):
+            yield ""
+            yield f"{indent}{name}:{comment}" if value else f"{indent}{name}: {{}}{comment}"
+            for key, entry in value.items():
+                yield f"{indent}  {yaml.safe_dump(key).splitlines()[0]}:"
+                yield from _lines(entry, depth + 2)
+        else:
+            yield f"{indent}{name}: {_scalar(value)}{comment}"
+
+
+def _scalar(value: object) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
