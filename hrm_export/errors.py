@@ -2,19 +2,15 @@
 
 HrmError
 ├── ExportRefused     mend the call: the output path exists or cannot be written
-└── GateFailed        the artifact is not what torch computed; none was written
-    └── ParityFailed
+└── GateFailed
+    └── ParityFailed  the graph is not what torch computes; nothing was written
 """
 
-from hrm_runtime.errors import HrmError
+from hrm_runtime.errors import GateFailed, HrmError
 
 
 class ExportRefused(HrmError):
     """The export cannot start or be written where it was asked for."""
-
-
-class GateFailed(HrmError):
-    """A check of the finished graph failed; nothing was written."""
 
 
 class ParityFailed(GateFailed):

@@ -29,12 +29,12 @@ from hrm_runtime.contract import (
     Graph,
     Provenance,
     Quantity,
-    seal,
 )
 from hrm_runtime.model import Model
+from hrm_runtime.schema import seal
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
-from hrm_train.prepare import trading_rules
+from hrm_train.prepared import trading_rules
 
 _LIBRARIES = ("hrm", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "TA-Lib")
 

@@ -23,7 +23,7 @@ from hrm_runtime.model import OUTPUTS, Floats, Ids, Model, Outputs, Run, decisio
 from hrm_runtime.model import run_segments as run_passes
 from hrm_train.checkpoint import load_checkpoint
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepare import prepare
+from hrm_train.prepared import prepare
 from hrm_train.windows import Windows, spread, windows
 
 TOLERANCES: Final[dict[str, float]] = {

@@ -11,87 +11,36 @@ Names are resolved when first used, so importing this package costs next to noth
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hrm_runtime import errors
+
 if TYPE_CHECKING:
-    from hrm_runtime.account import Account
-    from hrm_runtime.actions import Action
-    from hrm_runtime.artifact import load, load_contract
-    from hrm_runtime.bars import Bars, read_csv
-    from hrm_runtime.contract import Contract
-    from hrm_runtime.decision import Decision, Reason
-    from hrm_runtime.errors import (
-        ArtifactDamaged,
-        ArtifactNotFound,
-        BadAccount,
-        BadBars,
-        BadFeatures,
-        BadInput,
-        ContractInvalid,
-        DoNotStart,
-        HrmError,
-        InferenceFailed,
-        SelfTestFailed,
-        TooFewBars,
-        UnknownInstrument,
-        UnknownTimeframe,
-        UnsupportedFormat,
-    )
-    from hrm_runtime.model import Model
+    from hrm_runtime.account import Account as Account
+    from hrm_runtime.actions import Action as Action
+    from hrm_runtime.artifact import load as load
+    from hrm_runtime.artifact import load_contract as load_contract
+    from hrm_runtime.bars import Bars as Bars
+    from hrm_runtime.bars import read_csv as read_csv
+    from hrm_runtime.contract import Contract as Contract
+    from hrm_runtime.decision import Decision as Decision
+    from hrm_runtime.decision import Reason as Reason
+    from hrm_runtime.errors import *  # noqa: F403, all of them
+    from hrm_runtime.model import Model as Model
 
-_HOMES = {
-    "account": ("Account",),
-    "actions": ("Action",),
-    "artifact": ("load", "load_contract"),
-    "bars": ("Bars", "read_csv"),
-    "contract": ("Contract",),
-    "decision": ("Decision", "Reason"),
-    "errors": (
-        "ArtifactDamaged",
-        "ArtifactNotFound",
-        "BadAccount",
-        "BadBars",
-        "BadFeatures",
-        "BadInput",
-        "ContractInvalid",
-        "DoNotStart",
-        "HrmError",
-        "InferenceFailed",
-        "SelfTestFailed",
-        "TooFewBars",
-        "UnknownInstrument",
-        "UnknownTimeframe",
-        "UnsupportedFormat",
-    ),
-    "model": ("Model",),
+_HOME = {
+    "Account": "account",
+    "Action": "actions",
+    "Bars": "bars",
+    "Contract": "contract",
+    "Decision": "decision",
+    "Model": "model",
+    "Reason": "decision",
+    "load": "artifact",
+    "load_contract": "artifact",
+    "read_csv": "bars",
+    **dict.fromkeys(errors.__all__, "errors"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "Account",
-    "Action",
-    "ArtifactDamaged",
-    "ArtifactNotFound",
-    "BadAccount",
-    "BadBars",
-    "BadFeatures",
-    "BadInput",
-    "Bars",
-    "Contract",
-    "ContractInvalid",
-    "Decision",
-    "DoNotStart",
-    "HrmError",
-    "InferenceFailed",
-    "Model",
-    "Reason",
-    "SelfTestFailed",
-    "TooFewBars",
-    "UnknownInstrument",
-    "UnknownTimeframe",
-    "UnsupportedFormat",
-    "load",
-    "load_contract",
-    "read_csv",
-]
+__all__ = sorted(_HOME)  # noqa: PLE0605, resolved below
 
 
 def __getattr__(name: str) -> Any:

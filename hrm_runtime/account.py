@@ -1,6 +1,7 @@
 """The account: six values as the host keeps them, and the vector the network gets from them."""
 
 import math
+import sys
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -40,7 +41,7 @@ class Account:
             value = getattr(self, field.name)
             try:
                 number = float(value)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise BadAccount(
                     f"account.{field.name}: expected a number, found {value!r}"
                 ) from error
@@ -86,7 +87,8 @@ def affordable_lots(
     capital: float, price: float, instrument: Instrument, brokerage_entry: float
 ) -> int:
     """How many lots `capital` opens at `price` after brokerage; 0 means skip the trade."""
-    return max(0, math.floor((capital - brokerage_entry) / instrument.cost_per_lot(price)))
+    lots = (capital - brokerage_entry) / instrument.cost_per_lot(price)
+    return math.floor(min(max(0.0, lots), sys.maxsize))
 
 
 def vector(

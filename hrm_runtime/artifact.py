@@ -1,12 +1,18 @@
-"""Loading an artifact: verify, open, check the graph, warm up, replay; only then return."""
+"""Loading an artifact: verify, open, check the graph, replay, warm up; only then return."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
 from hrm_runtime.actions import Action
 from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, Contract, read_contract
-from hrm_runtime.errors import ArtifactDamaged, ArtifactNotFound, ContractInvalid
+from hrm_runtime.errors import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    ContractInvalid,
+    InferenceFailed,
+)
 from hrm_runtime.golden import Golden, replay
 from hrm_runtime.model import OUTPUTS, Model
 from hrm_runtime.session import Session, Signature
@@ -40,8 +46,8 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
     session = Session(files[MODEL], threads)
     _verify_graph(contract, session)
     model = Model(contract, model_id, session)
-    _warm_up(model, golden)
     replay(golden, model)
+    _warm_up(model, golden)
     return model
 
 
@@ -58,7 +64,7 @@ def load_contract(path: str | Path) -> Contract:
 
 
 def _read(folder: Path) -> dict[str, bytes]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # false where unreadable too; Path.is_dir raises there
         raise ArtifactNotFound(f"{folder}: expected an artifact folder, found no folder there")
     try:
         return {name: (folder / name).read_bytes() for name in (CONTRACT, MODEL, GOLDEN)}
@@ -120,7 +126,15 @@ def _verify_graph(contract: Contract, session: Session) -> None:
 
 
 def _warm_up(model: Model, golden: Golden) -> None:
-    for _ in range(_WARM_UP_RUNS):
-        model.run(
-            golden.features[:1], golden.account[:1], golden.instrument[:1], golden.timeframe[:1]
-        )
+    """Run single decisions with the largest ids, so that one beyond its table fails here."""
+    contract = model.contract
+    instrument = max(entry.id for entry in contract.instruments.values())
+    timeframe = max((entry.id for entry in contract.timeframes.values()), default=0)
+    try:
+        for _ in range(_WARM_UP_RUNS):
+            model.run(golden.features[:1], golden.account[:1], [instrument], [timeframe])
+    except InferenceFailed as error:
+        raise ContractInvalid(
+            f"{CONTRACT}: expected ids within the graph's tables; instrument {instrument} with "
+            f"timeframe {timeframe} fails: {error}"
+        ) from error

@@ -1,6 +1,7 @@
 """Bars: open-time-stamped OHLCV columns that are clean by construction, and their CSV reader."""
 
 import csv
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,7 @@ def read_series(paths: Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
     """
     files: dict[tuple[str, str], Path] = {}
     for path in map(Path, paths):
-        found = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        found = sorted(path.glob("*.csv")) if os.path.isdir(path) else [path]
         if not found:
             raise BadBars(f"{path}: expected CSV files in this folder, found none")
         for file in found:
@@ -184,6 +185,19 @@ def read_series(paths: Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
                 raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
             files[name] = file
     return {name: read_csv(file) for name, file in sorted(files.items())}
+
+
+def real_numbers(value: object) -> npt.NDArray[Any]:
+    """`value` as an array of numbers that numpy need not interpret.
+
+    Raises:
+        TypeError: dates (of whatever unit), text, truth values or complex numbers.
+        ValueError: rows of different lengths.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "iufO":
+        raise TypeError(f"found {array.dtype}")
+    return array
 
 
 def _require_columns(found: Iterable[str]) -> None:
@@ -208,8 +222,8 @@ def _columns(file: Iterable[str]) -> dict[str, Floats]:
 
 def _numbers(name: str, column: object) -> Floats:
     try:
-        array = np.array(column, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = real_numbers(column).astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadBars(f"bars: expected numbers in column {name}: {error}") from error
     if array.ndim != 1:
         raise BadBars(f"bars: expected column {name} to have one axis, found {array.ndim}")

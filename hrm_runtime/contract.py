@@ -1,10 +1,8 @@
 """What an artifact promises: the schema of `contract.json`, its one reader and its one writer."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from hrm_runtime.actions import Action
@@ -16,7 +14,7 @@ from hrm_runtime.errors import (
     UnknownTimeframe,
     UnsupportedFormat,
 )
-from hrm_runtime.schema import SchemaMismatch, build
+from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, unseal
 
 FORMAT_VERSION: Final = 1
 
@@ -218,19 +216,6 @@ def name_of(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], number:
     return next((name for name, entry in entries.items() if entry.id == number), UNKNOWN)
 
 
-def canonical(contract: Contract) -> bytes:
-    """The one way to write a contract: sorted keys, two-space indent, UTF-8, a final newline."""
-    text = json.dumps(
-        asdict(contract), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
-    )
-    return f"{text}\n".encode()
-
-
-def seal(contract: Contract) -> bytes:
-    """The canonical text of `contract` with its digest filled in."""
-    return canonical(replace(contract, digest=_digest(contract)))
-
-
 def read_contract(text: bytes) -> Contract:
     """The contract written in `text`, verified against itself and this library.
 
@@ -241,35 +226,20 @@ def read_contract(text: bytes) -> Contract:
             this library's features, account or actions.
     """
     try:
-        document = json.loads(text.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactDamaged(
-            f"{CONTRACT}: expected canonical JSON, found something else ({error}); export it again"
-        ) from error
-    version = document.get("format_version") if isinstance(document, Mapping) else None
-    if version != FORMAT_VERSION:
-        raise UnsupportedFormat(
-            f"{CONTRACT}: this library reads format version {FORMAT_VERSION}, found {version!r}; "
-            "install the library that wrote it, or export again with this one"
-        )
-    try:
-        contract = build(Contract, document)
+        document = parse(text)
+        version = document.get("format_version") if isinstance(document, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise UnsupportedFormat(
+                f"{CONTRACT}: this library reads format version {FORMAT_VERSION}, found "
+                f"{version!r}; install the library that wrote it, or export again with this one"
+            )
+        contract = unseal(Contract, document, text)
+    except SealBroken as error:
+        raise ArtifactDamaged(f"{CONTRACT}: {error}; export it again") from error
     except SchemaMismatch as error:
         raise ContractInvalid(f"{CONTRACT}: {error}") from error
-    if canonical(contract) != text:
-        raise ArtifactDamaged(f"{CONTRACT}: expected its canonical form; it was edited or damaged")
-    if contract.digest != (digest := _digest(contract)):
-        raise ArtifactDamaged(f"{CONTRACT}: expected digest {contract.digest}, found {digest}")
     _verify(contract)
     return contract
-
-
-def _digest(contract: Contract) -> str:
-    return hashlib.sha256(canonical(replace(contract, digest=""))).hexdigest()
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _verify(contract: Contract) -> None:

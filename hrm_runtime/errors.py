@@ -14,10 +14,30 @@
     │   ├── BadFeatures
     │   ├── UnknownInstrument
     │   └── UnknownTimeframe
-    └── InferenceFailed         skip this decision and raise an alert
+    ├── InferenceFailed         skip this decision and raise an alert
+    └── GateFailed              a result was computed and is not good enough: do not ship it
 
 Each message says what was expected, what was found, where, and what to do.
 """
+
+__all__ = [
+    "ArtifactDamaged",
+    "ArtifactNotFound",
+    "BadAccount",
+    "BadBars",
+    "BadFeatures",
+    "BadInput",
+    "ContractInvalid",
+    "DoNotStart",
+    "GateFailed",
+    "HrmError",
+    "InferenceFailed",
+    "SelfTestFailed",
+    "TooFewBars",
+    "UnknownInstrument",
+    "UnknownTimeframe",
+    "UnsupportedFormat",
+]
 
 
 class HrmError(Exception):
@@ -78,3 +98,7 @@ class UnknownTimeframe(BadInput):
 
 class InferenceFailed(HrmError):
     """onnxruntime failed while running the graph."""
+
+
+class GateFailed(HrmError):
+    """A comparison or a limit was checked and not met."""

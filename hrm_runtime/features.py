@@ -6,7 +6,9 @@ of those bars alone: live rows equal training rows bit for bit.
 
 Everything starts from prices relative to the newest close, `(price - close) / close`. That makes
 each feature scale-free at its root, turns cancellation between large prices into exact small
-numbers, and gives a series that stands still exact zeros. Point-valued quantities (macd,
+numbers, and gives a series that stands still exact zeros. Only the directional indicators (ADX,
+DI) compare moves for equality, which dividing by the close would upset on a grid of ticks: their
+prices are scaled by a power of two, which is exact. Point-valued quantities (macd,
 momentum, slope, changes) are then divided by the ATR. Nothing is rounded.
 
 A zero denominator gives 0, a sign at equality is 0, standard deviations are population.
@@ -23,10 +25,13 @@ import talib
 
 from hrm_runtime.bars import PRICES, Bars, Floats
 from hrm_runtime.columns import FEATURES, HISTORY_BARS, LEAST_HISTORY
-from hrm_runtime.errors import TooFewBars
+from hrm_runtime.errors import BadInput, TooFewBars
 
 _AVERAGES: Final = (5, 10, 20, 50, 100, 200)
 _SMA_LENGTHS: Final = np.array(_AVERAGES)
+_ROUNDING: Final = 1e-12
+"""Far below a tick's share of an average (some 1e-9), far above float64's error (some 1e-15)."""
+
 _SECONDS_PER_DAY: Final = 86_400
 _CENTRED_20: Final = np.arange(20) - 9.5
 _SQUARES_20: Final = float((_CENTRED_20**2).sum())
@@ -69,7 +74,7 @@ def rows(bars: Bars, history_bars: int = HISTORY_BARS) -> list[Row]:
 
 def _rows(bars: Bars, history_bars: int) -> list[Row]:
     if history_bars < LEAST_HISTORY:
-        raise ValueError(f"history_bars: expected at least {LEAST_HISTORY}, was {history_bars}")
+        raise BadInput(f"history_bars: expected at least {LEAST_HISTORY}, was {history_bars}")
     if len(bars) < history_bars:
         raise TooFewBars(f"bars: expected at least {history_bars} for one row, found {len(bars)}")
     prices = np.stack([getattr(bars, name) for name in PRICES])  # [4, n]
@@ -83,6 +88,8 @@ def _row(stamp: int, prices: Floats) -> Row:
     o, h, l, c = (prices - price) / price  # noqa: E741, the field's letters
     before, ten_before = float(prices[3, -2]), float(prices[3, -11])
     last_open, last_high, last_low = float(o[-1]), float(h[-1]), float(l[-1])
+
+    exact = prices[1:] * math.ldexp(1.0, -math.frexp(price)[1])
 
     atr = _last(talib.ATR, h, l, c, 14)
     sums = np.cumsum(c[:-201:-1])[_SMA_LENGTHS - 1]  # newest first: a sum holds its own bars only
@@ -114,9 +121,9 @@ def _row(stamp: int, prices: Floats) -> Row:
         stoch_d,
         _last(talib.WILLR, h[-14:], l[-14:], c[-14:], 14),
         _last(talib.CCI, h[-20:], l[-20:], c[-20:], 20),
-        _last(talib.ADX, h, l, c, 14),
-        _last(talib.PLUS_DI, h, l, c, 14),
-        _last(talib.MINUS_DI, h, l, c, 14),
+        _last(talib.ADX, *exact, 14),
+        _last(talib.PLUS_DI, *exact, 14),
+        _last(talib.MINUS_DI, *exact, 14),
         _ratio(-float(c[-11]), atr),  # momentum_10
         _percent(price - ten_before, ten_before),  # roc_10
         _last(talib.TRIX, prices[3] / price, 14),
@@ -164,7 +171,8 @@ def _percent(numerator: float, denominator: float) -> float:
 
 
 def _sign(value: float) -> float:
-    return float((value > 0) - (value < 0))
+    """-1, 0 or 1; what rounding leaves of two equal averages of relative prices is 0."""
+    return float((value > _ROUNDING) - (value < -_ROUNDING))
 
 
 def _deviation(values: Floats) -> float:

@@ -15,12 +15,25 @@ from hrm_runtime.account import Account
 from hrm_runtime.bars import Bars
 from hrm_runtime.contract import GOLDEN, name_of
 from hrm_runtime.decision import Decision
-from hrm_runtime.errors import ArtifactDamaged, BadInput, SelfTestFailed
+from hrm_runtime.errors import ArtifactDamaged, BadInput, InferenceFailed, SelfTestFailed
 from hrm_runtime.model import Model, Outputs, decisions
 
 LEAST_WINDOWS: Final = 32
 WITH_BARS: Final = 4
 """How many of the windows are also stored as bars and replayed through `Model.decide`."""
+
+_STORED: Final[dict[str, tuple[str, tuple[int | None, ...]]]] = {
+    "features": ("f", (None, None, None)),
+    "account": ("f", (None, None)),
+    "instrument": ("i", (None,)),
+    "timeframe": ("i", (None,)),
+    "raw_account": ("f", (None, 6)),
+    "actions": ("i", (None,)),
+    "segments": ("i", (None,)),
+    "quantities": ("f", (None,)),
+    "bars": ("f", (None, 5, None)),
+}
+"""The kind and shape of each array beside the passes; None is any size."""
 
 _INPUTS: Final = ("features", "account", "instrument", "timeframe")
 
@@ -77,20 +90,31 @@ class Golden:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays: dict[str, Any] = dict(file)
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (TypeError, ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise ArtifactDamaged(f"{GOLDEN}: expected golden vectors: {error}") from error
         passes: list[Outputs] = []
         while own := [name for name in arrays if name.startswith(f"pass{len(passes)}/")]:
             passes.append({name.partition("/")[2]: arrays.pop(name) for name in own})
-        names = cls.__dataclass_fields__.keys() - {"passes"}
-        if not passes or arrays.keys() != names:
+        if not passes or arrays.keys() != _STORED.keys():
             raise ArtifactDamaged(
-                f"{GOLDEN}: expected the arrays {', '.join(sorted(names))} and passes; "
+                f"{GOLDEN}: expected the arrays {', '.join(sorted(_STORED))} and passes; "
                 f"found {', '.join(sorted(arrays))}"
             )
         golden = cls(passes=tuple(passes), **arrays)
-        lengths = {len(value) for name, value in arrays.items() if name != "bars"}
-        lengths |= {len(value) for outputs in passes for value in outputs.values()}
+        for name, (kind, shape) in _STORED.items():
+            found = arrays[name]
+            sizes = zip(found.shape, shape, strict=False)
+            if (
+                found.dtype.kind != kind
+                or found.ndim != len(shape)
+                or any(expected not in (None, size) for size, expected in sizes)
+            ):
+                raise ArtifactDamaged(
+                    f"{GOLDEN}: {name}: expected {kind} of shape {shape}, "
+                    f"found {found.dtype} of shape {found.shape}"
+                )
+        lengths = {value.shape[:1] for name, value in arrays.items() if name != "bars"}
+        lengths |= {value.shape[:1] for outputs in passes for value in outputs.values()}
         if len(lengths) != 1:
             raise ArtifactDamaged(f"{GOLDEN}: expected arrays of one length, found {lengths}")
         return golden
@@ -116,8 +140,8 @@ def replay(golden: Golden, model: Model) -> None:
                 f"{GOLDEN}: expected {len(golden.passes)} segments, found {len(passes)}"
             )
         for number, (found, expected) in enumerate(zip(passes, golden.passes, strict=True)):
-            for name, reference in expected.items():
-                _compare(f"segment {number}, {name}", found[name], reference, tolerances[name])
+            for name, output in found.items():
+                _compare(f"segment {number}, {name}", output, expected[name], tolerances[name])
         made = decisions(passes, golden.accounts(), model.id)
         for window, decision in enumerate(made):
             _compare_decision(golden, window, decision)
@@ -131,7 +155,7 @@ def replay(golden: Golden, model: Model) -> None:
                     np.array(getattr(made[window], name)),
                     tolerances["action_type" if name == "probabilities" else name],
                 )
-    except (BadInput, KeyError) as error:
+    except (BadInput, InferenceFailed, KeyError) as error:
         raise SelfTestFailed(f"{GOLDEN}: does not fit the contract: {error}") from error
 
 

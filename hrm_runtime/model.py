@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account, vector
-from hrm_runtime.bars import Bars
+from hrm_runtime.bars import Bars, real_numbers
 from hrm_runtime.contract import Contract, Instrument
 from hrm_runtime.decision import Decision, decision
 from hrm_runtime.errors import BadFeatures, TooFewBars
@@ -218,8 +218,9 @@ def run_segments(
 ) -> list[Outputs]:
     """Call `run` with the states it returned until every row has halted or `max_segments` ran.
 
-    A row halts after the first pass whose q_halt exceeds its q_continue; passes after that one
-    do not concern it. `run` is `Model.run` or anything that answers alike.
+    A row halts after the first pass whose q_halt exceeds its q_continue, or whose outputs are not
+    finite; passes after that one do not concern it. `run` is `Model.run` or anything that answers
+    alike.
     """
     passes: list[Outputs] = []
     states: dict[str, npt.NDArray[Any]] = {}
@@ -228,7 +229,7 @@ def run_segments(
         passes.append(outputs)
         if _halting(passes).any(axis=0).all():
             break
-        states = {"z_H": outputs["z_H_out"], "z_L": outputs["z_L_out"]}
+        states = {name: _finite(outputs[f"{name}_out"]) for name in ("z_H", "z_L")}
     return passes
 
 
@@ -260,16 +261,32 @@ def decisions(
 
 
 def _halting(passes: Sequence[Outputs]) -> npt.NDArray[np.bool_]:
-    """Bool [passes, B]: where q_halt exceeds q_continue."""
-    return np.stack([outputs["q_values"][:, 0] > outputs["q_values"][:, 1] for outputs in passes])
+    """Bool [passes, B]: where q_halt exceeds q_continue, or an output is not finite."""
+    return np.stack([(p["q_values"][:, 0] > p["q_values"][:, 1]) | _broken(p) for p in passes])
+
+
+def _broken(outputs: Outputs) -> npt.NDArray[np.bool_]:
+    """Bool [B]: where an output is not finite."""
+    broken: npt.NDArray[np.bool_] = np.any(
+        [~np.isfinite(output).reshape(len(output), -1).all(axis=1) for output in outputs.values()],
+        axis=0,
+    )
+    return broken
+
+
+def _finite(states: Floats) -> Floats:
+    """`states` with zeros for what is not finite: only rows that have halted hold such."""
+    return np.where(np.isfinite(states), states, np.float32(0))
 
 
 def _floats(
     name: str, value: npt.ArrayLike, shape: tuple[int, ...], batches: tuple[int, ...] | None = None
 ) -> Floats:
     try:
-        array = np.ascontiguousarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        given = real_numbers(value)
+        with np.errstate(over="ignore"):  # becomes infinity, refused below
+            array = np.ascontiguousarray(given, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadFeatures(f"{name}: expected numbers: {error}") from error
     wrong_batch = array.ndim > 0 and batches is not None and len(array) not in batches
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or wrong_batch or not len(array):
@@ -283,7 +300,10 @@ def _floats(
 
 
 def _ids(name: str, value: npt.ArrayLike, batch: int, known: set[int]) -> Ids:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise BadFeatures(f"{name}: expected integers: {error}") from error
     if array.dtype.kind not in "iu" or array.shape != (batch,):
         raise BadFeatures(
             f"{name}: expected integers of shape [{batch}], found {array.dtype} {list(array.shape)}"

@@ -1,15 +1,48 @@
-"""Frozen dataclasses from JSON, strictly: every field present, none unknown, every type exact."""
+"""Frozen dataclasses to and from JSON, strictly.
 
+Reading: every field present, none unknown, every type exact. Writing: one canonical form, and a
+seal over it, so that a reader can refuse any changed byte.
+"""
+
+import hashlib
+import json
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 
 
+class Sealed(Protocol):
+    """A dataclass with a `digest`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the canonical text with this field empty."""
+
+
+S = TypeVar("S", bound=Sealed)
+
+
 class SchemaMismatch(Exception):
     """A value is not of the declared type; the message gives its path within the document."""
+
+
+class SealBroken(Exception):
+    """A text is not the sealed, canonical writing of anything."""
 
 
 def build(kind: type[T], value: object, path: str = "") -> T:
@@ -23,6 +56,59 @@ def build(kind: type[T], value: object, path: str = "") -> T:
     """
     built: T = _build(kind, value, path)
     return built
+
+
+def canonical(document: Sealed) -> bytes:
+    """The one way to write a document: sorted keys, two-space indent, UTF-8, a final newline."""
+    text = json.dumps(
+        asdict(document), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+    )
+    return f"{text}\n".encode()
+
+
+def digest(document: Sealed) -> str:
+    """The sha256 of the canonical text with the field `digest` empty."""
+    return hashlib.sha256(canonical(replace(document, digest=""))).hexdigest()
+
+
+def seal(document: Sealed) -> bytes:
+    """The canonical text of `document` with its digest filled in."""
+    return canonical(replace(document, digest=digest(document)))
+
+
+def parse(text: bytes) -> object:
+    """Parsed JSON.
+
+    Raises:
+        SealBroken: not JSON.
+    """
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SealBroken(f"expected canonical JSON, found something else ({error})") from error
+
+
+def unseal(kind: type[S], document: object, text: bytes) -> S:
+    """The dataclass that `seal` wrote as `text`; `document` is `text` parsed.
+
+    Raises:
+        SchemaMismatch: as `build`.
+        SealBroken: the text is not its canonical form, or the digest differs.
+    """
+    try:
+        built = build(kind, document)
+        rewritten = canonical(built)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise SealBroken(f"expected its canonical form, found what has none ({error})") from error
+    if rewritten != text:
+        raise SealBroken("expected its canonical form; it was edited or damaged")
+    if built.digest != (found := digest(built)):
+        raise SealBroken(f"expected digest {built.digest}, found {found}")
+    return built
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _build(kind: Any, value: object, path: str) -> Any:  # noqa: PLR0911, one per kind

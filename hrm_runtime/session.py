@@ -33,6 +33,9 @@ _FAILURES: Final[tuple[type[Exception], ...]] = (
 _QUIET: Final = 3
 """Errors only: a warning for each optional input would be printed at every load."""
 
+_EXTERNAL_DATA: Final = "session.model_external_initializers_file_folder_path"
+"""Where a graph may look for weights outside itself; otherwise the host's current directory."""
+
 Signature = dict[str, tuple[str, tuple[int | str | None, ...]]]
 """Name to (onnxruntime type, shape); a symbolic dimension is a string."""
 
@@ -40,7 +43,7 @@ Signature = dict[str, tuple[str, tuple[int | str | None, ...]]]
 class Session:
     """An onnxruntime CPU session over a model held in memory. Thread-safe.
 
-    Opened from bytes, it cannot reach external data; no custom operators are registered.
+    Weights come from `model` alone, external data is refused; no custom operators are registered.
 
     Args:
         model: the ONNX file's bytes.
@@ -66,6 +69,7 @@ class Session:
         options.use_deterministic_compute = True
         options.log_severity_level = _QUIET
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(_EXTERNAL_DATA, os.devnull)
         try:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]

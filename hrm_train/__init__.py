@@ -2,7 +2,7 @@
 
 from hrm_train.checkpoint import load_checkpoint, load_model
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepare import prepare
+from hrm_train.prepared import prepare
 from hrm_train.settings import load_settings
 from hrm_train.trainer import train
 

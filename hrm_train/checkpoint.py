@@ -8,18 +8,17 @@ checkpoint.json       what they mean and their sha256; written last
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
-from hrm_runtime.schema import SchemaMismatch, build
+from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, seal, unseal
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepare import Vocabulary
+from hrm_train.prepared import Vocabulary
 from hrm_train.settings import Settings, load_settings, render
 from hrm_train.windows import Windows
 
@@ -30,6 +29,7 @@ SETTINGS: Final = "settings.yaml"
 BEST: Final = "best.safetensors"
 LAST: Final = "last.safetensors"
 WINDOWS: Final = "windows.safetensors"
+FILES: Final = (SETTINGS, BEST, LAST, WINDOWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,10 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The content of `checkpoint.json`."""
+    """The content of `checkpoint.json`; `digest` as in a contract."""
 
     format_version: int
+    digest: str
     feature_version: int
     features: tuple[str, ...]
     account: tuple[str, ...]
@@ -164,6 +165,7 @@ class CheckpointWriter:
         """Write `checkpoint.json` over what was written so far."""
         description = Description(
             format_version=FORMAT_VERSION,
+            digest="",
             feature_version=FEATURE_VERSION,
             features=FEATURES,
             account=ACCOUNT,
@@ -173,34 +175,48 @@ class CheckpointWriter:
             boundary=boundary,
             best_epoch=best_epoch,
             epochs=epochs,
-            files={name: _sha256(self.folder / name) for name in (SETTINGS, BEST, LAST, WINDOWS)},
+            files={name: _sha256(self.folder / name) for name in FILES},
         )
-        text = json.dumps(asdict(description), sort_keys=True, indent=2) + "\n"
-        self._write(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+        self._write(MANIFEST, lambda path: path.write_bytes(seal(description)))
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
         partial = self.folder / f".{name}.partial"
         try:
             write(partial)
             os.replace(partial, self.folder / name)
+        except OSError as error:
+            raise CheckpointInvalid(
+                f"{self.folder / name}: expected to write this file: {error}"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
 
 def _read_description(folder: Path) -> tuple[bytes, Description]:
+    file = folder / MANIFEST
     try:
-        text = (folder / MANIFEST).read_bytes()
-        document = json.loads(text)
-        description = build(Description, document)
+        text = file.read_bytes()
+        document = parse(text)
+        version = document.get("format_version") if isinstance(document, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise CheckpointInvalid(
+                f"{file}: expected format version {FORMAT_VERSION}, found {version!r}; train again"
+            )
+        description = unseal(Description, document, text)
     except OSError as error:
         raise CheckpointInvalid(f"{folder}: expected a checkpoint folder: {error}") from error
-    except (ValueError, SchemaMismatch) as error:
-        raise CheckpointInvalid(f"{folder / MANIFEST}: {error}") from error
-    found = (description.format_version, description.feature_version)
-    if found != (FORMAT_VERSION, FEATURE_VERSION) or description.features != FEATURES:
+    except (SchemaMismatch, SealBroken) as error:
+        raise CheckpointInvalid(f"{file}: {error}") from error
+    if description.files.keys() != set(FILES):
+        raise CheckpointInvalid(f"{file}: files: expected {FILES}, found {[*description.files]}")
+    if (description.feature_version, description.features, description.account) != (
+        FEATURE_VERSION,
+        FEATURES,
+        ACCOUNT,
+    ):
         raise CheckpointInvalid(
-            f"{folder / MANIFEST}: expected format {FORMAT_VERSION} and feature definitions "
-            f"{FEATURE_VERSION}, found {found[0]} and {found[1]}; train again"
+            f"{file}: expected this library's features and account (definition version "
+            f"{FEATURE_VERSION}), found others (version {description.feature_version}); train again"
         )
     return text, description
 

@@ -37,19 +37,18 @@ def policy_target(returns_B5: Tensor, temperature: float) -> Tensor:
 def segment_losses(
     outputs: dict[str, Tensor], returns_B5: Tensor, lots_B: Tensor, settings: Settings
 ) -> Losses:
-    """Cross-entropy of the policy, smooth L1 of the value, squared error of the log quantity.
+    """Cross-entropy of the policy, smooth L1 of the value (ATR) and of the log quantity.
 
     Args:
         outputs: of the model.
         returns_B5: as `policy_target`; the value's target is the best of them.
         lots_B: target quantity.
     """
-    training, heads = settings.training, settings.network.output_heads
+    training = settings.training
     target_B5 = policy_target(returns_B5, training.policy_temperature)
     policy = -(target_B5 * F.log_softmax(outputs["action_type"], dim=-1)).sum(dim=-1).mean()
     best_B = returns_B5.nan_to_num(nan=-torch.inf).amax(dim=-1)
     value = F.smooth_l1_loss(outputs["value"], best_B)
-    decades = torch.log(torch.tensor(heads.quantity_max / heads.quantity_min)).item()
-    quantity = F.mse_loss(outputs["quantity"].log() / decades, lots_B.log() / decades)
+    quantity = F.smooth_l1_loss(outputs["quantity"].log(), lots_B.log())
     total = policy + training.value_weight * value + training.quantity_weight * quantity
     return Losses(policy, value, quantity, total)

@@ -19,7 +19,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F  # noqa: N812, its usual name
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hrm_runtime.actions import ILLEGAL_LOGIT, LEGAL, Action, Side
@@ -36,9 +36,6 @@ from hrm_train.settings import (
 
 RMS_EPSILON: Final = 1e-5
 ROPE_BASE: Final = 10_000.0
-ACCOUNT_CLIP: Final = 10.0
-"""Bound of an account value; all are scale-free and of order 1."""
-
 _TRUNCATED_STD: Final = 0.87962566103423978
 """Standard deviation of a unit normal truncated at 2."""
 
@@ -214,8 +211,28 @@ class TimeframeEmbedding(VocabularyEmbedding):
         super().__init__(config.max_timeframes, config.timeframe_dim)
 
 
+class Standardise(nn.Module):
+    """(x - mean) / std with the frozen statistics of the training part, clipped.
+
+    Attributes:
+        mean, std: [width], set once before training.
+    """
+
+    def __init__(self, width: int, clip: float) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape; the last axis is the width."""
+        return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
 class InputEmbeddingNetwork(nn.Module):
-    """Standardise the window with frozen statistics, cut it into patches, make tokens.
+    """Standardise with frozen statistics, cut the window into patches, make tokens.
 
     Token 0 is context (who, what bar length, account); the others are patches of consecutive
     rows, oldest first, each told who and what bar length.
@@ -225,27 +242,25 @@ class InputEmbeddingNetwork(nn.Module):
         super().__init__()
         width, config = network.l_module.hidden_dim, network.input
         identity = network.embeddings.instrument_dim + network.embeddings.timeframe_dim
-        self.patch, self.clip = config.patch, config.clip
+        self.patch = config.patch
         self.instrument_embedding = InstrumentEmbedding(network.embeddings)
         self.timeframe_embedding = TimeframeEmbedding(network.embeddings)
         self.context = Linear(identity + len(ACCOUNT), width)
         self.patches = Linear(config.patch * len(FEATURES) + identity, width)
-        self.register_buffer("mean_F", torch.zeros(len(FEATURES)))
-        self.register_buffer("std_F", torch.ones(len(FEATURES)))
-        self.mean_F: Tensor
-        self.std_F: Tensor
+        self.features = Standardise(len(FEATURES), config.clip)
+        self.account = Standardise(len(ACCOUNT), config.clip)
 
     def forward(
         self, features_BWF: Tensor, account_BC: Tensor, instrument_B: Tensor, timeframe_B: Tensor
     ) -> Tensor:
         """x~: the tokens L reads at every step, [B, S, D_L]."""
-        standard_BWF = ((features_BWF - self.mean_F) / self.std_F).clamp(-self.clip, self.clip)
-        patches_BPF = standard_BWF.unflatten(1, (-1, self.patch)).flatten(2)  # F: of all its rows
+        patches_BPF = (
+            self.features(features_BWF).unflatten(1, (-1, self.patch)).flatten(2)
+        )  # F: of all its rows
         identity_BI = torch.cat(
             (self.instrument_embedding(instrument_B), self.timeframe_embedding(timeframe_B)), dim=-1
         )
-        account_BC = account_BC.clamp(-ACCOUNT_CLIP, ACCOUNT_CLIP)
-        context_BD = self.context(torch.cat((identity_BI, account_BC), dim=-1))
+        context_BD = self.context(torch.cat((identity_BI, self.account(account_BC)), dim=-1))
         identity_BPI = identity_BI[:, None].expand(-1, patches_BPF.shape[1], -1)
         patches_BPD = self.patches(torch.cat((patches_BPF, identity_BPI), dim=-1))
         return torch.cat((context_BD[:, None], patches_BPD), dim=1)
@@ -419,7 +434,7 @@ class HierarchicalReasoningModel(nn.Module):
         """Write weights and settings to one safetensors file."""
         metadata = {"settings": self.settings.model_dump_json()}
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, str(path), metadata)
+        Path(path).write_bytes(save(state, metadata))
 
     @classmethod
     def load_model(cls, path: str | Path) -> "HierarchicalReasoningModel":

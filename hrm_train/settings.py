@@ -1,5 +1,6 @@
 """Settings: the schema of `settings.yaml`, its presets, its reader and its commented writer."""
 
+import math
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ def _number(value: object) -> object:
     return value
 
 
+def _name(value: object) -> object:
+    """YAML reads an unquoted 5 as an integer."""
+    return str(value) if type(value) is int else value
+
+
+Name = Annotated[str, BeforeValidator(_name)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
@@ -170,7 +177,7 @@ class Training(Section):
         0.5, description="ATR of regret that divides a target probability by e"
     )
     value_weight: Annotated[Number, Field(ge=0)] = 0.1
-    quantity_weight: Annotated[Number, Field(ge=0)] = 1.0
+    quantity_weight: Annotated[Number, Field(ge=0)] = 0.3
     risk_fraction: Annotated[Number, Field(gt=0, lt=1)] = Field(
         0.01, description="of the capital, lost if the stop is hit: sizes the quantity target"
     )
@@ -237,10 +244,10 @@ class Settings(Section):
     hierarchical_reasoning_model: Network = Network()
     training: Training = Training()
     trading: TradingRules = TradingRules()
-    instruments: dict[str, InstrumentFacts] = Field(
+    instruments: dict[Name, InstrumentFacts] = Field(
         {}, description=f"facts by name; a name not listed gets those of {UNKNOWN!r}"
     )
-    timeframes: dict[str, TimeframeFacts] = Field(
+    timeframes: dict[Name, TimeframeFacts] = Field(
         {}, description="needed for names that are neither minutes nor D"
     )
 
@@ -338,6 +345,23 @@ def render(settings: Settings) -> str:
     return "\n".join(_lines(settings, 0)) + "\n"
 
 
+def write_preset(folder: str | Path, name: str) -> Path:
+    """Write the commented settings of a preset to `folder`/settings.yaml.
+
+    Raises:
+        SettingsInvalid: no such preset, the file exists, or it cannot be written.
+    """
+    path = Path(folder) / "settings.yaml"
+    text = render(preset(name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: expected to write a new file: {error}") from error
+    return path
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key given twice, of which YAML would silently keep the last."""
 
@@ -355,6 +379,8 @@ def _explain(problem: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown key; check its name and its level (found {problem['input']!r})"
+    if problem["type"] == "missing":
+        return f"{path}: expected, but missing"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":  # ours: says what was expected and found
         return f"{path or 'file'}: {message}"
@@ -378,10 +404,15 @@ def _lines(section: Section, depth: int) -> Iterator[str]:
             yield ""
             yield f"{indent}{name}:{comment}" if value else f"{indent}{name}: {{}}{comment}"
             for key, entry in value.items():
-                yield f"{indent}  {yaml.safe_dump(key).splitlines()[0]}:"
+                yield f"{indent}  {_key(key)}:"
                 yield from _lines(entry, depth + 2)
         else:
             yield f"{indent}{name}: {_scalar(value)}{comment}"
+
+
+def _key(name: str) -> str:
+    """Quoted, so that no name is read as something else or broken over lines."""
+    return yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()
 
 
 def _scalar(value: object) -> str:

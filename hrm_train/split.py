@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_train.errors import DataInvalid
-from hrm_train.prepare import Prepared
+from hrm_train.prepared import Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,26 @@ def chronological_split(prepared: Prepared, validation_fraction: float, horizon:
     return split
 
 
-def statistics(
-    prepared: Prepared, boundary: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and population standard deviation [F] of the feature rows before `boundary`.
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and population standard deviation of each column; 1 for one that never varies."""
 
-    A feature that never varies there gets the deviation 1.
-    """
-    before = prepared.bar_stamp[prepared.row_bar] < boundary
-    known = prepared.features[before].astype(np.float64)
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+
+
+def feature_statistics(prepared: Prepared, split: Split) -> Statistics:
+    """Of the feature rows [F] before the boundary."""
+    return _statistics(prepared.features[prepared.bar_stamp[prepared.row_bar] < split.boundary])
+
+
+def account_statistics(prepared: Prepared, split: Split) -> Statistics:
+    """Of the account values [C] of the training samples."""
+    return _statistics(prepared.sample_account[split.train])
+
+
+def _statistics(values: npt.NDArray[np.float32]) -> Statistics:
+    known = values.astype(np.float64)
     mean, std = known.mean(axis=0), known.std(axis=0)
     std[std < 1e-12] = 1.0
-    return mean.astype(np.float32), std.astype(np.float32)
+    return Statistics(mean.astype(np.float32), std.astype(np.float32))

@@ -15,9 +15,9 @@ from hrm_train.checkpoint import Checkpoint, CheckpointWriter, Epoch, load_check
 from hrm_train.errors import DataInvalid
 from hrm_train.losses import segment_losses
 from hrm_train.model import HierarchicalReasoningModel, Outputs, States, cycle
-from hrm_train.prepare import Prepared, prepare
+from hrm_train.prepared import Prepared, prepare
 from hrm_train.settings import Settings
-from hrm_train.split import Split, chronological_split, statistics
+from hrm_train.split import Split, account_statistics, chronological_split, feature_statistics
 from hrm_train.windows import Windows, spread, windows
 
 HELD_OUT_WINDOWS: Final = 512
@@ -111,9 +111,12 @@ def initial_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.training.seed)
         model = HierarchicalReasoningModel(settings)
-    mean_F, std_F = statistics(prepared, split.boundary)
-    model.input_network.mean_F.copy_(torch.from_numpy(mean_F))
-    model.input_network.std_F.copy_(torch.from_numpy(std_F))
+    for standardise, found in (
+        (model.input_network.features, feature_statistics(prepared, split)),
+        (model.input_network.account, account_statistics(prepared, split)),
+    ):
+        standardise.mean.copy_(torch.from_numpy(found.mean))
+        standardise.std.copy_(torch.from_numpy(found.std))
     return model
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hrm_runtime.account import Account
 from hrm_runtime.bars import Bars
 from hrm_train.errors import CheckpointInvalid
-from hrm_train.prepare import Prepared
+from hrm_train.prepared import Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Windows:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        save_file({name: np.ascontiguousarray(a) for name, a in vars(self).items()}, str(path))
+        path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in vars(self).items()}))
 
     @classmethod
     def load(cls, path: Path) -> "Windows":

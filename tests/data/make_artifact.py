@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "support"))
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
 from synthetic import SMALL, random_bars  # noqa: E402

@@ -8,7 +8,10 @@ from hrm_runtime import Account, Bars
 
 
 def random_bars(count: int, seed: int = 0, seconds: int = 300, price: float = 100.0) -> Bars:
-    """A random walk of consecutive bars; prices have two decimals, as a feed's do."""
+    """A random walk of consecutive bars up to one moment, the same for every series.
+
+    Prices have two decimals, as a feed's do.
+    """
     rng = np.random.default_rng(seed)
     close = price * np.exp(np.cumsum(rng.normal(0.0, 0.002, count)))
     opening = np.concatenate(([price], close[:-1])) * (1 + rng.normal(0.0, 0.0003, count))
@@ -16,7 +19,7 @@ def random_bars(count: int, seed: int = 0, seconds: int = 300, price: float = 10
     opening, close = opening.round(2), close.round(2)
     high = np.maximum(opening, close) + spread[0].round(2)
     low = np.minimum(opening, close) - spread[1].round(2)
-    stamps = 1_700_000_100 + seconds * np.arange(count)
+    stamps = 1_700_630_100 - seconds * np.arange(count)[::-1]
     return Bars(stamps, opening, high, low, close)
 
 

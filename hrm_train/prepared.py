@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
@@ -69,14 +69,14 @@ class Vocabulary:
         """Ids from 1 in sorted order of name; instrument 0 is `unknown`.
 
         Raises:
-            DataInvalid: an instrument is called `unknown`.
+            DataInvalid: an instrument or timeframe is called `unknown`.
             SettingsInvalid: a timeframe's seconds are not declared.
         """
         names = list(series)
         instruments = sorted({instrument for instrument, _ in names})
         timeframes = sorted({timeframe for _, timeframe in names})
-        if UNKNOWN in instruments:
-            raise DataInvalid(f"expected instruments by name; {UNKNOWN!r} stands for all others")
+        if UNKNOWN in {*instruments, *timeframes}:
+            raise DataInvalid(f"expected series by name; {UNKNOWN!r} stands for all others")
         return cls(
             instruments={
                 name: _facts(settings, name, number)
@@ -107,7 +107,7 @@ class Manifest:
     features: tuple[str, ...]
     account: tuple[str, ...]
     vocabulary: Vocabulary
-    basis: Any
+    basis: dict[str, Any]
     series: tuple[Series, ...]
 
 
@@ -161,9 +161,9 @@ class Prepared:
         arrays = {name: value for name, value in vars(self).items() if name != "manifest"}
         partial = Path(f"{path}.partial")
         try:
-            save_file(arrays, str(partial), {"manifest": json.dumps(asdict(self.manifest))})
+            partial.write_bytes(save(arrays, {"manifest": json.dumps(asdict(self.manifest))}))
             os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             partial.unlink(missing_ok=True)
             raise DataInvalid(f"{path}: expected to write training tensors: {error}") from error
 
@@ -254,20 +254,20 @@ def prepare_series(
     vocabulary: Vocabulary | None = None,
 ) -> Prepared:
     """`prepare` of bars already read, by (instrument, timeframe)."""
-    vocabulary = vocabulary or Vocabulary.of(settings, series)
-    parts: list[dict[str, Any]] = []
+    candidates = vocabulary or Vocabulary.of(settings, series)
+    parts: dict[tuple[str, str], dict[str, Any]] = {}
     reports: list[Series] = []
     bars_before = rows_before = 0
     for (name, timeframe_name), bars in series.items():
-        timeframe = vocabulary.timeframe(settings, timeframe_name)
+        timeframe = candidates.timeframe(settings, timeframe_name)
         _require_spacing(f"{name}_{timeframe_name}", bars, timeframe.seconds)
-        arrays, skipped = _samples(settings, bars, name, vocabulary.instrument(name), timeframe)
+        arrays, skipped = _samples(settings, bars, name, candidates.instrument(name), timeframe)
         if arrays is not None:
             arrays["row_bar"] += bars_before
             arrays["sample_row"] += rows_before
             bars_before += len(bars)
             rows_before += len(arrays["row_bar"])
-            parts.append(arrays)
+            parts[name, timeframe_name] = arrays
         reports.append(
             Series(
                 instrument=name,
@@ -282,6 +282,13 @@ def prepare_series(
     if not parts:
         names = "; ".join(f"{s.instrument}_{s.timeframe}: {s.skipped}" for s in reports)
         raise DataInvalid(f"expected at least one series long enough, found none: {names}")
+    # a name of which every series was skipped stays unknown
+    vocabulary = vocabulary or Vocabulary.of(settings, parts)
+    for (name, timeframe_name), arrays in parts.items():
+        count = len(arrays["sample_row"])
+        timeframe = vocabulary.timeframe(settings, timeframe_name)
+        arrays["sample_instrument"] = np.full(count, vocabulary.instrument(name).id)
+        arrays["sample_timeframe"] = np.full(count, timeframe.id)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         feature_version=FEATURE_VERSION,
@@ -291,8 +298,10 @@ def prepare_series(
         basis=basis(settings),
         series=tuple(reports),
     )
+    columns = next(iter(parts.values())).keys()
     prepared = Prepared(
-        manifest, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        manifest,
+        **{name: np.concatenate([part[name] for part in parts.values()]) for name in columns},
     )
     prepared.require(settings)
     return prepared
@@ -307,7 +316,7 @@ def _samples(
     settings: Settings, bars: Bars, name: str, instrument: Instrument, timeframe: Timeframe
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The arrays of one series, or why it has none."""
-    from hrm_runtime.features import rows  # noqa: PLC0415, training from tensors has no TA-Lib
+    from hrm_runtime.features import rows  # training from tensors has no TA-Lib
 
     config, training = settings.network.input, settings.training
     horizon, trading = training.label_horizon, trading_rules(settings)
@@ -367,15 +376,12 @@ def _samples(
                 )
             )
             columns["end"].append(bars.datetime[bar + horizon])
-    count = len(columns["row"])
     return {
         "bar_stamp": bars.datetime,
         "bar_price": np.stack([getattr(bars, price) for price in PRICES], axis=1),
         "row_bar": np.arange(first_bar, len(bars)),
         "features": np.stack([row.values for row in table]),
         "sample_row": np.array(columns["row"], dtype=np.int64),
-        "sample_instrument": np.full(count, instrument.id),
-        "sample_timeframe": np.full(count, timeframe.id),
         "sample_account": np.array(columns["account"], dtype=np.float32),
         "sample_raw_account": np.array(columns["raw_account"], dtype=np.float64),
         "sample_returns": np.array(columns["returns"], dtype=np.float32),

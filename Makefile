@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+RUNTIME := .venv-runtime
+PIP := bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check fmt bench clean
+
+demo: $(VENV)/ready  ## train small, export, check parity, decide without torch, on real bars
+	rm -rf hrm-demo
+	$(VENV)/bin/hrm demo --out hrm-demo
+
+test: check $(RUNTIME)/ready  ## everything CI runs
+	$(VENV)/bin/pytest --cov --cov-report=term
+	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
+	$(RUNTIME)/bin/pytest tests/runtime
+
+check: $(VENV)/ready  ## formatting, lint, types, architecture
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+fmt: $(VENV)/ready  ## format and fix what can be fixed
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+bench: $(VENV)/ready  ## footprint of a production install, cost of a row and of a decision
+	$(VENV)/bin/python benchmarks/footprint.py
+
+clean:
+	rm -rf $(VENV) $(RUNTIME) hrm-demo build *.egg-info
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and pytest
+	$(PYTHON) -m venv --clear $(RUNTIME)
+	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest
+	touch $@

@@ -1,0 +1,19 @@
+"""`hrm`, also as `python -m cli`."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say what to install."""
+    try:
+        from cli.app import app
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"typer", "rich"}:
+            raise
+        sys.exit(f"hrm: the command line needs {package}: pip install '.[cli]'")
+    app()
+
+
+if __name__ == "__main__":
+    main()

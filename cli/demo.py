@@ -1,0 +1,142 @@
+"""The demo: the whole line on real bars that an installed package carries.
+
+Five US stocks, daily, 2000 to 2013, from bokeh-sampledata (BSD-3), adjusted for splits and
+dividends, and the weekly bars made from them.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bokeh_sampledata import stocks
+
+from cli import show
+from hrm_export import check_parity, export
+from hrm_export.errors import ExportRefused
+from hrm_runtime import Action, Bars, Decision, Reason
+from hrm_runtime.bars import PRICES, read_series, series_name, write_csv
+from hrm_train import train
+from hrm_train.settings import PRESETS, parse_settings, render
+
+TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
+WEEK = 7 * 86_400
+PARITY_WINDOWS = 500
+
+_WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnx", "onnxscript"):
+    sys.modules[name] = None  # any import of it fails
+from cli.__main__ import main
+main()
+"""
+
+
+def run(folder: Path) -> bool:
+    """Do all of it inside the new `folder`; whether parity passed.
+
+    Raises:
+        ExportRefused: the folder exists.
+        HrmError: as the steps.
+    """
+    start = time.perf_counter()
+    if folder.exists():
+        raise ExportRefused(f"{folder}: expected a new folder; remove it or give --out")
+    data, checkpoint, artifact = folder / "bars", folder / "checkpoint", folder / "artifact"
+
+    show.heading("1  Real bars, from an installed package")
+    data.mkdir(parents=True)
+    for name, bars in demo_bars().items():
+        write_csv(bars, data / f"{name}.csv")
+    settings = parse_settings(
+        {**PRESETS["tiny"], "timeframes": {"W": {"seconds": WEEK}}}, source="demo"
+    )
+    (folder / "settings.yaml").write_text(render(settings), encoding="utf-8")
+    show.note(f"wrote {len(list(data.iterdir()))} series to {data}")
+
+    show.heading("2  Train the tiny preset")
+    with show.training() as on_progress:
+        trained = train(settings, [data], checkpoint, on_progress)
+    show.epochs(trained.description.epochs, trained.description.best_epoch)
+
+    show.heading("3  Export one artifact")
+    with show.working("unrolling, converting, checking"):
+        exported = export(checkpoint, artifact)
+    show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB, id {exported.model_id}")
+
+    show.heading("4  Parity with torch")
+    with show.working("comparing with torch"):
+        report = check_parity(artifact, checkpoint, [data], PARITY_WINDOWS)
+    show.parity(report.stages)
+
+    show.heading("5  Decide, in processes that cannot import torch")
+    made = []
+    for (instrument, timeframe), bars in read_series([data]).items():
+        if len(bars) >= exported.contract.bars_needed:
+            file = data / f"{instrument}_{timeframe}.csv"
+            made.append((instrument, timeframe, bars, decide_without_torch(artifact, file)))
+    show.decisions(made)
+    show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
+    return report.passed
+
+
+def demo_bars() -> dict[str, Bars]:
+    """Daily and weekly bars by `SYMBOL_TIMEFRAME`."""
+    found = {}
+    for ticker in TICKERS:
+        daily = _daily(getattr(stocks, ticker))
+        found[f"{ticker}_D"] = daily
+        found[f"{ticker}_W"] = weekly(daily)
+    return found
+
+
+def weekly(daily: Bars) -> Bars:
+    """Weekly bars, stamped with their Monday."""
+    weeks = (daily.datetime + 3 * 86_400) // WEEK  # the epoch began on a Thursday
+    first = np.flatnonzero(np.diff(weeks, prepend=-1))
+    last = np.append(first[1:], len(daily)) - 1
+    return Bars(
+        weeks[first] * WEEK - 3 * 86_400,
+        daily.open[first],
+        np.maximum.reduceat(daily.high, first),
+        np.minimum.reduceat(daily.low, first),
+        daily.close[last],
+    )
+
+
+def decide_without_torch(artifact: Path, bars: Path) -> Decision:
+    """`hrm predict` in a process of its own in which the training libraries cannot be imported."""
+    instrument, timeframe = series_name(bars)
+    arguments = ["--bars", str(bars), "--instrument", instrument, "--timeframe", timeframe]
+    answer = subprocess.run(  # noqa: S603, our own interpreter and code
+        [sys.executable, "-c", _WITHOUT_TORCH, "predict", str(artifact), *arguments, "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    fields: dict[str, Any] = json.loads(answer.stdout)
+    return Decision(
+        action=Action(fields["action_id"]),
+        quantity=fields["quantity"],
+        value=fields["value"],
+        probabilities=tuple(fields["probabilities"]),
+        q_values=tuple(fields["q_values"]),
+        segments=fields["segments"],
+        reason=Reason(fields["reason"]),
+        model_id=fields["model_id"],
+        latency_ms=fields["latency_ms"],
+    )
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _daily(columns: Any) -> Bars:
+    adjustment = np.array(columns["adj_close"]) / np.array(columns["close"])
+    dates = np.array(columns["date"], dtype="datetime64[s]").astype(np.int64)
+    return Bars(dates, *(np.array(columns[name]) * adjustment for name in PRICES))

@@ -1,0 +1,192 @@
+"""What a person sees: tables on stdout, progress and notes on stderr."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hrm_runtime import Action, Bars, Contract, Decision
+from hrm_runtime.contract import Stage
+
+if TYPE_CHECKING:
+    from hrm_train.checkpoint import Epoch
+    from hrm_train.prepared import Series
+    from hrm_train.trainer import Progress as Step
+
+out = Console()
+err = Console(stderr=True)
+
+BAR_WIDTH = 12
+
+
+def note(text: str) -> None:
+    """A line about what was done."""
+    err.print(text, highlight=False, markup=False)
+
+
+def heading(text: str) -> None:
+    """The title of a part of longer work."""
+    err.print(f"\n[bold]{text}[/bold]")
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on a terminal, a line elsewhere."""
+    with err.status(text):
+        yield
+
+
+@contextmanager
+def training() -> "Iterator[Callable[[Step], None]]":
+    """A progress bar with the running loss and the last epoch."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("", total=None)
+
+        def on_progress(step: "Step") -> None:
+            text = f"loss {step.loss:.3f}"
+            if step.epochs:
+                text += f", validation {step.epochs[-1].validation_loss:.3f}"
+            progress.update(task, total=step.steps, completed=step.step, description=text)
+
+        yield on_progress
+
+
+def series(found: "Sequence[Series]") -> None:
+    """What was read, and what was mended or skipped."""
+    table = Table("series", "bars", "duplicates", "out of order", "samples", title="Data")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in found:
+        table.add_row(
+            f"{one.instrument}_{one.timeframe}",
+            f"{one.bars:,}",
+            str(one.duplicates),
+            str(one.disordered),
+            f"skipped: {one.skipped}" if one.skipped else f"{one.samples:,}",
+        )
+    out.print(table)
+
+
+def epochs(done: "Sequence[Epoch]", best: int) -> None:
+    """One line per epoch."""
+    table = Table("epoch", "loss", "validation", "best action", "regret (ATR)", title="Training")
+    for one in done:
+        table.add_row(
+            str(one.number),
+            f"{one.train_loss:.4f}",
+            f"{one.validation_loss:.4f}",
+            f"{one.accuracy:.1%}",
+            f"{one.regret:.3f}",
+            style="bold" if one.number == best else "",
+        )
+    out.print(table)
+
+
+def parity(stages: Sequence[Stage]) -> None:
+    """Largest difference of every output against its tolerance."""
+    for stage in stages:
+        verdict = "[green]passed[/green]" if stage.passed else "[red]FAILED[/red]"
+        table = Table(
+            "output",
+            "largest difference",
+            "relative",
+            "tolerance",
+            title=f"{stage.stage} against {stage.reference}, {stage.windows:,} windows: {verdict}",
+            caption=f"decisions equal: {stage.action_agreement:.2%}",
+        )
+        for name, output in stage.outputs.items():
+            table.add_row(
+                name,
+                f"{output.max_abs:.1e}",
+                f"{output.max_rel:.1e}",
+                f"{output.tolerance:.0e}",
+                style="" if output.max_rel <= output.tolerance else "red",
+            )
+        out.print(table)
+        for flip in stage.flips:
+            out.print(f"  window {flip.window}: {flip.what} differs, top-two gap {flip.gap:.2e}")
+
+
+def contract(promised: Contract) -> None:
+    """The contract on one screen."""
+    graph, features = promised.graph, promised.features
+    table = Table("", "", title=promised.name, show_header=False)
+    trading = ", ".join(f"{name} {value:g}" for name, value in vars(promised.trading).items())
+    for name, value in (
+        ("created", promised.created),
+        ("digest", promised.digest),
+        ("checkpoint", promised.provenance.checkpoint_sha256),
+        ("graph", f"{graph.cycles} cycles x {graph.timesteps} timesteps, {graph.precision}"),
+        ("states", f"{graph.tokens} tokens, H {graph.h_dim} wide, L {graph.l_dim} wide"),
+        ("L reset between cycles", "yes" if graph.reset_l else "no"),
+        ("segments, at most", promised.max_segments),
+        ("bars behind one decision", promised.bars_needed),
+        ("features", f"{len(features.names)}, definition {features.version}"),
+        ("account", ", ".join(promised.account)),
+        ("actions", ", ".join(f"{number} {name}" for name, number in promised.actions.items())),
+        ("quantity", f"{promised.quantity.min:g} to {promised.quantity.max:g} lots"),
+        ("instruments", ", ".join(promised.instruments)),
+        ("timeframes", ", ".join(promised.timeframes)),
+        ("unknown instruments", "allowed" if promised.allow_unknown_instrument else "refused"),
+        ("unknown timeframes", "allowed" if promised.allow_unknown_timeframe else "refused"),
+        ("trading", trading),
+        ("versions", ", ".join(f"{k} {v}" for k, v in promised.provenance.versions.items())),
+    ):
+        table.add_row(name, str(value))
+    out.print(table)
+    parity(promised.parity)
+
+
+def decisions(made: Sequence[tuple[str, str, Bars, Decision]]) -> None:
+    """Decisions beside the bars they were made at."""
+    table = Table("at the close of", "decision", "probabilities", show_lines=True)
+    for instrument, timeframe, bars, decision in made:
+        stamp = datetime.fromtimestamp(int(bars.datetime[-1]), UTC)
+        reason = f"[red]{decision.reason}[/red]" if decision.degraded else str(decision.reason)
+        table.add_row(
+            f"[bold]{instrument}[/bold] {timeframe}\n"
+            f"{stamp:%Y-%m-%d %H:%M}\n"
+            f"close {bars.close[-1]:,.2f}",
+            f"[bold]{decision.action.name}[/bold] {decision.quantity:g} lots\n"
+            f"value {decision.value:+.2f} ATR\n"
+            f"{reason}, {decision.latency_ms:.1f} ms",
+            _bars(decision),
+        )
+    out.print(table)
+
+
+def decision_fields(decision: Decision) -> dict[str, Any]:
+    """A decision as `hrm predict --json` prints it."""
+    return {
+        "action": decision.action.name,
+        "action_id": int(decision.action),
+        "quantity": decision.quantity,
+        "value": decision.value,
+        "probabilities": decision.probabilities,
+        "q_values": decision.q_values,
+        "segments": decision.segments,
+        "degraded": decision.degraded,
+        "reason": decision.reason.value,
+        "latency_ms": decision.latency_ms,
+        "model_id": decision.model_id,
+    }
+
+
+def _bars(decision: Decision) -> str:
+    lines = []
+    for action in Action:
+        share = decision.probabilities[action]
+        if share > 0:
+            lines.append(f"{action.name:<11} {share:4.0%} {'█' * round(BAR_WIDTH * share)}")
+    return "\n".join(lines)

@@ -1,0 +1,350 @@
+"""Each verb does its library call, says what happened, and exits with the promised code."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import SMALL, random_bars
+from typer.testing import CliRunner
+
+import cli.app
+import hrm_export.parity
+from cli.app import Preset, app
+from hrm_runtime import Account, Reason, load, load_contract, read_csv
+from hrm_runtime.bars import write_csv
+from hrm_runtime.decision import hold
+from hrm_train import load_settings
+from hrm_train.prepared import Prepared
+from hrm_train.settings import PRESETS, parse_settings, preset, render
+
+DONE, GATE_FAILED, BAD_INPUT = 0, 1, 2
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(render(parse_settings(SMALL)))
+    return path
+
+
+def hrm(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: object) -> dict[str, Any]:
+    """The one JSON object of a successful call."""
+    result = hrm(*arguments, "--json")
+    assert result.exit_code == DONE, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_presets_are_those_of_the_settings() -> None:
+    assert {name.value for name in Preset} == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_init_writes_settings_that_load_as_the_preset(name: str, tmp_path: Path) -> None:
+    result = hrm("init", tmp_path / "new", "--preset", name)
+    assert result.exit_code == DONE
+    assert str(tmp_path / "new" / "settings.yaml") in result.stderr
+    assert load_settings(tmp_path / "new" / "settings.yaml") == preset(name)
+
+
+def test_init_does_not_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("mine")
+    result = hrm("init", tmp_path)
+    assert result.exit_code == BAD_INPUT
+    assert "expected to write a new file" in result.stderr
+    assert (tmp_path / "settings.yaml").read_text() == "mine"
+
+
+def test_prepare_writes_tensors_and_says_what_it_read(
+    settings: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bars.safetensors"
+    said = answer("prepare", settings, "--data", bars_folder, "--out", out)
+    prepared = Prepared.load(out)
+    assert said["samples"] == len(prepared)
+    assert said["series"] == [asdict(one) for one in prepared.manifest.series]
+
+
+def test_prepare_shows_a_table_and_names_what_it_skipped(
+    settings: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    write_csv(random_bars(50), tmp_path / "Short_5.csv")
+    result = hrm(
+        "prepare", settings, "--data", bars_folder, "--data", tmp_path / "Short_5.csv",
+        "--out", tmp_path / "bars.safetensors",
+    )  # fmt: skip
+    assert result.exit_code == DONE
+    assert "Alpha_5" in result.stdout
+    assert "skipped: 50 bars, 212 needed" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A checkpoint folder made by `hrm train`, and what that printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    two_epochs = {**SMALL, "training": {**SMALL["training"], "epochs": 2}}
+    (folder / "settings.yaml").write_text(render(parse_settings(two_epochs)))
+    result = hrm(
+        "train", folder / "settings.yaml", "--data", bars_folder, "--out", folder / "checkpoint"
+    )
+    return folder / "checkpoint", result
+
+
+def test_train_writes_a_checkpoint_and_shows_its_epochs(trained: tuple[Path, Any]) -> None:
+    folder, result = trained
+    assert result.exit_code == DONE
+    assert (folder / "best.safetensors").exists()
+    assert "validation" in result.stdout
+    assert f"wrote {folder}" in result.stderr.replace("\n", "")
+
+
+def test_train_reads_prepared_tensors_and_prints_json(
+    settings: Path, bars_folder: Path, tmp_path: Path, trained: tuple[Path, Any]
+) -> None:
+    out = tmp_path / "bars.safetensors"
+    answer("prepare", settings, "--data", bars_folder, "--out", out)
+    said = answer("train", trained[0] / "settings.yaml", "--data", out, "--out", tmp_path / "two")
+    assert said["best_epoch"] in {1, 2}
+    assert [epoch["number"] for epoch in said["epochs"]] == [1, 2]
+    for name in ("last.safetensors", "windows.safetensors"):  # same seed, same bytes
+        assert (tmp_path / "two" / name).read_bytes() == (trained[0] / name).read_bytes()
+
+
+@pytest.mark.usefixtures("ready_graph")
+def test_export_writes_an_artifact_and_shows_parity(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    result = hrm("export", checkpoint_folder, "--out", tmp_path / "one")
+    assert result.exit_code == DONE
+    assert "artifact against torch eager" in result.stdout
+    assert load(tmp_path / "one").id in result.stderr.replace("\n", "")
+    said = answer("export", checkpoint_folder, "--out", tmp_path / "two")
+    assert said == {"path": str(tmp_path / "two"), "model_id": load(tmp_path / "two").id}
+
+
+@pytest.mark.usefixtures("ready_graph")
+def test_an_export_that_fails_its_gate_exits_with_1(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(hrm_export.parity.TOLERANCES, "value", 1e-12)
+    result = hrm("export", checkpoint_folder, "--out", tmp_path / "artifact")
+    assert result.exit_code == GATE_FAILED
+    assert "Outputs beyond tolerance: value" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_prints_every_output_of_every_stage(
+    artifact_folder: Path, checkpoint_folder: Path, bars_folder: Path
+) -> None:
+    said = answer(
+        "parity", artifact_folder, "--checkpoint", checkpoint_folder,
+        "--data", bars_folder, "--windows", 64,
+    )  # fmt: skip
+    assert said["passed"] is True
+    assert said["windows"] == 64
+    (stage,) = said["stages"]
+    assert stage["outputs"].keys() == load_contract(artifact_folder).tolerances.keys()
+    assert stage["outputs"]["value"].keys() == {"max_abs", "max_rel", "tolerance"}
+    assert {"stage", "reference", "max_abs", "max_rel", "action_agreement", "flips"} < stage.keys()
+
+
+def test_parity_with_another_checkpoint_fails_the_gate_and_says_where(
+    artifact_folder: Path, trained: tuple[Path, Any], bars_folder: Path
+) -> None:
+    result = hrm(
+        "parity", artifact_folder, "--checkpoint", trained[0],
+        "--data", bars_folder, "--windows", 64,
+    )  # fmt: skip
+    assert result.exit_code == GATE_FAILED
+    assert "FAILED" in result.stdout
+    assert "segments differs, top-two gap" in result.stdout
+
+
+def test_inspect_shows_the_contract(artifact_folder: Path) -> None:
+    contract = load_contract(artifact_folder)
+    result = hrm("inspect", artifact_folder)
+    assert result.exit_code == DONE
+    for expected in ("Alpha, Beta", "2 cycles x 2 timesteps", "205", contract.digest[:20]):
+        assert expected in result.stdout
+    assert answer("inspect", artifact_folder) == json.loads(json.dumps(asdict(contract)))
+
+
+def predict(artifact: Path, bars: Path, *options: object) -> tuple[object, ...]:
+    return (
+        "predict", artifact, "--bars", bars, "--instrument", "Alpha", "--timeframe", "5", *options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "account"),
+    [
+        ((), Account.flat(1e6)),
+        (("--capital", 2e5), Account.flat(2e5)),
+        (
+            ("--position", -3, "--entry-price", 99, "--unrealized-pnl", -7, "--distance-to-trail",
+             0.01),
+            Account(1e6, -3.0, 99.0, -7.0, True, 0.01),
+        ),
+    ],
+    ids=["flat", "poor", "short"],
+)  # fmt: skip
+def test_predict_prints_the_decision_of_the_model(
+    options: tuple[object, ...], account: Account, artifact_folder: Path, bars_folder: Path
+) -> None:
+    said = answer(*predict(artifact_folder, bars_folder / "Alpha_5.csv", *options))
+    bars = read_csv(bars_folder / "Alpha_5.csv")
+    decision = load(artifact_folder).decide(bars, account, instrument="Alpha", timeframe="5")
+    assert said.pop("latency_ms") > 0
+    assert said == {
+        "action": decision.action.name,
+        "action_id": int(decision.action),
+        "quantity": decision.quantity,
+        "value": decision.value,
+        "probabilities": list(decision.probabilities),
+        "q_values": list(decision.q_values),
+        "segments": decision.segments,
+        "degraded": False,
+        "reason": "ok",
+        "model_id": decision.model_id,
+    }
+
+
+def test_predict_shows_the_decision_in_a_table(artifact_folder: Path, bars_folder: Path) -> None:
+    result = hrm(*predict(artifact_folder, bars_folder / "Alpha_5.csv"))
+    assert result.exit_code == DONE
+    assert "Alpha 5" in result.stdout
+    assert "HOLD" in result.stdout
+    assert "close" in result.stdout
+
+
+def test_a_degraded_decision_exits_with_1_and_shows_its_reason(
+    artifact_folder: Path, bars_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(artifact_folder)
+    monkeypatch.setattr(model, "decide", lambda *_, **__: hold(Reason.NON_FINITE, model.id))
+    monkeypatch.setattr(cli.app, "load", lambda path: model)
+    result = hrm(*predict(artifact_folder, bars_folder / "Alpha_5.csv"))
+    assert result.exit_code == GATE_FAILED
+    assert "non_finite" in result.stdout
+
+
+def test_numbers_json_does_not_know_are_null(
+    artifact_folder: Path, bars_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(artifact_folder)
+    decision = replace(hold(Reason.OK, model.id), value=float("inf"))
+    monkeypatch.setattr(model, "decide", lambda *_, **__: decision)
+    monkeypatch.setattr(cli.app, "load", lambda path: model)
+    assert answer(*predict(artifact_folder, bars_folder / "Alpha_5.csv"))["value"] is None
+
+
+def damaged(artifact: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "damaged"
+    shutil.copytree(artifact, copy)
+    content = bytearray((copy / "model.onnx").read_bytes())
+    content[1000] ^= 1
+    (copy / "model.onnx").write_bytes(content)
+    return copy
+
+
+def test_a_damaged_artifact_exits_with_2_and_names_the_file(
+    artifact_folder: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    result = hrm(
+        *predict(damaged(artifact_folder, tmp_path), bars_folder / "Alpha_5.csv", "--json")
+    )
+    assert result.exit_code == BAD_INPUT
+    assert result.stdout == ""
+    assert "model.onnx: expected sha256" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "missing.yaml", "--data", "x", "--out", "y"), "a readable settings file"),
+        (("export", "nowhere", "--out", "y"), "nowhere: expected a checkpoint folder"),
+        (("inspect", "nowhere"), "nowhere: expected an artifact folder"),
+        (("init",), "Missing argument"),
+        (("predict", "nowhere", "--bars", "x", "--instrument", "a"), "Missing option"),
+    ],
+)  # fmt: skip
+def test_bad_input_exits_with_2_and_says_what_was_expected(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = hrm(*arguments)
+    assert result.exit_code == BAD_INPUT
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_instrument_exits_with_2_and_names_the_known(
+    artifact_folder: Path, bars_folder: Path
+) -> None:
+    result = hrm(
+        "predict", artifact_folder, "--bars", bars_folder / "Alpha_5.csv",
+        "--instrument", "Gamma", "--timeframe", "5",
+    )  # fmt: skip
+    assert result.exit_code == BAD_INPUT
+    assert "expected one of Alpha, Beta; found 'Gamma'" in result.stderr
+
+
+def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`hrm` in a process in which `package` cannot be imported."""
+    code = f"import sys; sys.modules[{package!r}] = None; from cli.__main__ import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "message"),
+    [
+        ("torch", ("train", "s", "--data", "x", "--out", "y"),
+         "hrm: train needs torch: pip install '.[train]'"),
+        ("onnx", ("export", "checkpoint", "--out", "y"),
+         "hrm: export needs onnx: pip install '.[export]'"),
+        ("bokeh_sampledata", ("demo",),
+         "hrm: demo needs bokeh_sampledata: pip install '.[demo]'"),
+        ("typer", ("init", "x"), "hrm: the command line needs typer: pip install '.[cli]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_is_named_with_the_line_that_installs_it(
+    package: str, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run_without(package, *arguments)
+    assert result.stderr.strip() == message
+    assert result.returncode in {GATE_FAILED, BAD_INPUT}
+
+
+def test_a_missing_package_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bokeh_sampledata", None)
+    monkeypatch.delitem(sys.modules, "cli.demo", raising=False)
+    result = hrm("demo")
+    assert result.exit_code == BAD_INPUT
+    assert "demo needs bokeh_sampledata" in result.stderr
+
+
+def test_a_module_that_is_missing_for_another_reason_is_not_explained_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "hrm_runtime.golden", None)
+    monkeypatch.setattr(cli.app, "load_contract", lambda path: __import__("hrm_runtime.golden"))
+    result = hrm("inspect", "x")
+    assert isinstance(result.exception, ModuleNotFoundError)
+
+
+def test_deciding_needs_no_training_library(artifact_folder: Path, bars_folder: Path) -> None:
+    arguments = [str(a) for a in predict(artifact_folder, bars_folder / "Alpha_5.csv", "--json")]
+    result = run_without("torch", *arguments)
+    assert result.returncode == DONE, result.stderr
+    assert json.loads(result.stdout)["reason"] == "ok"

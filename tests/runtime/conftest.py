@@ -1,0 +1,45 @@
+"""What the runtime's tests share: the frozen artifact, loaded once, and copies of it to damage."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_copy import ArtifactCopy
+from random_windows import Windows, random_windows
+
+from hrm_runtime import Contract, Model, load
+from hrm_runtime.contract import FORMAT_VERSION, GOLDEN
+from hrm_runtime.golden import Golden
+
+
+@pytest.fixture(scope="session")
+def artifact() -> Path:
+    """The frozen artifact of the current format version; read it, never write to it."""
+    return Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
+
+
+@pytest.fixture(scope="session")
+def model(artifact: Path) -> Model:
+    return load(artifact)
+
+
+@pytest.fixture(scope="session")
+def contract(model: Model) -> Contract:
+    return model.contract
+
+
+@pytest.fixture(scope="session")
+def golden(artifact: Path) -> Golden:
+    return Golden.from_bytes((artifact / GOLDEN).read_bytes())
+
+
+@pytest.fixture
+def copy_artifact(artifact: Path, tmp_path: Path) -> ArtifactCopy:
+    return ArtifactCopy(Path(shutil.copytree(artifact, tmp_path / "artifact")))
+
+
+@pytest.fixture(scope="session")
+def windows(model: Model) -> Windows:
+    """500 windows over all sides, instruments and timeframes."""
+    return random_windows(model.contract, 500, np.random.default_rng(0))

@@ -1,0 +1,346 @@
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifact_copy import ArtifactCopy
+from synthetic import ACCOUNTS, random_bars
+
+from hrm_runtime import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    BadInput,
+    Contract,
+    ContractInvalid,
+    DoNotStart,
+    Model,
+    SelfTestFailed,
+    UnsupportedFormat,
+    load,
+    load_contract,
+)
+from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL
+from hrm_runtime.golden import Golden
+from hrm_runtime.schema import canonical
+
+FILES = (CONTRACT, MODEL, GOLDEN)
+LOADERS = pytest.mark.parametrize("loader", [load, load_contract], ids=["load", "load_contract"])
+Loader = Callable[[Path], object]
+
+
+# what is loaded
+
+
+def test_a_model_is_named_by_the_hash_of_its_contract(artifact: Path, model: Model) -> None:
+    assert model.id == hashlib.sha256((artifact / CONTRACT).read_bytes()).hexdigest()
+
+
+def test_the_contract_alone_is_that_of_the_model(artifact: Path, model: Model) -> None:
+    assert load_contract(artifact) == model.contract
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_may_be_text(artifact: Path, model: Model, kind: Callable[[Path], Any]) -> None:
+    assert load(kind(artifact)).id == load_contract_id(kind(artifact)) == model.id
+
+
+def load_contract_id(path: str | Path) -> str:
+    return hashlib.sha256(canonical(load_contract(path))).hexdigest()
+
+
+@pytest.mark.parametrize("write", [str.lower, str.upper], ids=["lower", "upper"])
+def test_the_right_pin_is_accepted(
+    artifact: Path, model: Model, write: Callable[[str], str]
+) -> None:
+    assert load(artifact, sha256=write(model.id)).id == model.id
+
+
+def test_a_copy_elsewhere_decides_the_same(copy_artifact: ArtifactCopy, model: Model) -> None:
+    bars, account = random_bars(205, seed=31), ACCOUNTS["flat"]
+    names = {"instrument": "Alpha", "timeframe": "5"}
+    found = load(copy_artifact.path).decide(bars, account, **names)
+    assert found == model.decide(bars, account, **names)
+
+
+def test_a_loaded_model_no_longer_needs_its_files(copy_artifact: ArtifactCopy) -> None:
+    model = load(copy_artifact.path)
+    given = {"instrument": "Beta", "timeframe": "15"}
+    before = model.decide(random_bars(205), ACCOUNTS["flat"], **given)
+    shutil.rmtree(copy_artifact.path)
+    assert model.decide(random_bars(205), ACCOUNTS["flat"], **given) == before
+
+
+# what is not there
+
+
+@LOADERS
+def test_a_missing_path_is_named(tmp_path: Path, loader: Loader) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"gone: expected an artifact folder, found no"):
+        loader(tmp_path / "gone")
+
+
+@LOADERS
+def test_a_file_is_no_folder(artifact: Path, loader: Loader) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"model\.onnx: expected an artifact folder, found"):
+        loader(artifact / MODEL)
+
+
+@LOADERS
+def test_an_empty_folder_is_no_artifact(tmp_path: Path, loader: Loader) -> None:
+    with pytest.raises(
+        ArtifactNotFound,
+        match=r"expected an artifact \(contract\.json, model\.onnx, golden\.npz\): .*No such file",
+    ):
+        loader(tmp_path)
+
+
+@LOADERS
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy_artifact: ArtifactCopy, name: str, loader: Loader) -> None:
+    (copy_artifact.path / name).unlink()
+    with pytest.raises(ArtifactNotFound, match=rf"expected an artifact .*No such file.*{name}"):
+        loader(copy_artifact.path)
+
+
+@LOADERS
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_a_file_s_place_is_named(
+    copy_artifact: ArtifactCopy, name: str, loader: Loader
+) -> None:
+    (copy_artifact.path / name).unlink()
+    (copy_artifact.path / name).mkdir()
+    with pytest.raises(ArtifactNotFound, match=rf"expected an artifact .*{name}'$"):
+        loader(copy_artifact.path)
+
+
+@LOADERS
+def test_a_path_that_may_not_be_looked_at_is_not_found(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, loader: Loader
+) -> None:
+    def denied(path: Path, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(ArtifactNotFound, match=r"expected an artifact .*Permission denied"):
+        loader(artifact)
+
+
+# what was changed
+
+
+def test_another_artifact_than_the_pinned_one_is_refused(artifact: Path, model: Model) -> None:
+    pin = hashlib.sha256(b"another").hexdigest()
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {pin}, found {model.id}"):
+        load(artifact, sha256=pin)
+
+
+def test_a_pin_holds_against_a_deliberate_new_seal(
+    copy_artifact: ArtifactCopy, model: Model
+) -> None:
+    copy_artifact.reseal(name="another")
+    assert load(copy_artifact.path).contract.name == "another"
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {model.id}, found"):
+        load(copy_artifact.path, sha256=model.id)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF], ids=hex)
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_in_any_file_is_refused(
+    copy_artifact: ArtifactCopy, name: str, mask: int
+) -> None:
+    path = copy_artifact.path / name
+    content = path.read_bytes()
+    accepted = []
+    for offset in {*range(0, len(content), 1_009), len(content) - 1}:
+        path.write_bytes(flipped(content, offset, mask))
+        try:
+            load_contract(copy_artifact.path)
+        except DoNotStart:
+            continue
+        accepted.append(offset)
+    assert accepted == []
+
+
+def flipped(content: bytes, offset: int, mask: int) -> bytes:
+    changed = bytearray(content)
+    changed[offset] ^= mask
+    return bytes(changed)
+
+
+@LOADERS
+@pytest.mark.parametrize("name", [MODEL, GOLDEN])
+def test_a_changed_file_is_named_with_both_hashes(
+    copy_artifact: ArtifactCopy, contract: Contract, name: str, loader: Loader
+) -> None:
+    changed = flipped((copy_artifact.path / name).read_bytes(), 100, 0x01)
+    (copy_artifact.path / name).write_bytes(changed)
+    found = hashlib.sha256(changed).hexdigest()
+    with pytest.raises(
+        ArtifactDamaged, match=rf"{name}: expected sha256 {contract.files[name]}, found {found}"
+    ):
+        loader(copy_artifact.path)
+
+
+@pytest.mark.parametrize("change", [lambda c: c + b"\0", lambda c: c[:-1], lambda c: b""])
+@pytest.mark.parametrize("name", [MODEL, GOLDEN])
+def test_a_longer_shorter_or_empty_file_is_refused(
+    copy_artifact: ArtifactCopy, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    path = copy_artifact.path / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ArtifactDamaged, match=f"{name}: expected sha256 .*; the file was changed"):
+        load(copy_artifact.path)
+
+
+@LOADERS
+def test_another_format_version_is_refused_naming_both(
+    copy_artifact: ArtifactCopy, loader: Loader
+) -> None:
+    copy_artifact.reseal(format_version=2)
+    with pytest.raises(UnsupportedFormat, match="reads format version 1, found 2"):
+        loader(copy_artifact.path)
+
+
+# what disagrees
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("features", {"window": 7}, r"inputs: the contract expects .*7, 54.*the graph has .*6, 54"),
+        ("graph", {"cycles": 3}, r"outputs: the contract expects .*\(None, 3, 2\).*\(None, 2, 2\)"),
+        ("graph", {"timesteps": 1}, r"outputs: .*\(None, 2, 1\).*the graph has .*\(None, 2, 2\)"),
+        (
+            "graph",
+            {"h_dim": 17},
+            r"optional inputs: .*\(None, 4, 17\).*graph has .*\(None, 4, 16\)",
+        ),
+        ("graph", {"l_dim": 9}, r"optional inputs: .*\(None, 4, 9\).*graph has .*\(None, 4, 8\)"),
+        (
+            "graph",
+            {"tokens": 5},
+            r"optional inputs: .*\(None, 5, 16\).*graph has .*\(None, 4, 16\)",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_a_contract_that_disagrees_with_its_graph_is_refused(
+    copy_artifact: ArtifactCopy, part: str, change: dict[str, int], message: str
+) -> None:
+    copy_artifact.reseal_part(part, **change)
+    with pytest.raises(ContractInvalid, match=rf"^model\.onnx: {message}"):
+        load(copy_artifact.path)
+
+
+def test_an_id_beyond_the_graph_s_tables_is_refused(copy_artifact: ArtifactCopy) -> None:
+    instruments = dict(copy_artifact.contract.instruments)
+    instruments["Gamma"] = replace(instruments["Beta"], id=9)  # the table has 9 rows, 0 to 8
+    copy_artifact.reseal(instruments=instruments)
+    with pytest.raises(ContractInvalid, match="ids within the graph's tables; instrument 9 with"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a graph", b"\x08\x0a" * 500], ids=["empty", "text", "binary"]
+)
+def test_a_graph_that_is_none_is_refused_even_with_the_right_hash(
+    copy_artifact: ArtifactCopy, content: bytes
+) -> None:
+    copy_artifact.put(MODEL, content)
+    with pytest.raises(ContractInvalid, match=r"model\.onnx: onnxruntime refuses it: "):
+        load(copy_artifact.path)
+
+
+def test_renamed_outputs_are_refused_even_with_the_right_hash(copy_artifact: ArtifactCopy) -> None:
+    content = (copy_artifact.path / MODEL).read_bytes()
+    copy_artifact.put(MODEL, content.replace(b"l_residual", b"L_residual"))
+    with pytest.raises(
+        ContractInvalid, match=r"outputs: the contract .*'l_residual'.*'L_residual'"
+    ):
+        load(copy_artifact.path)
+
+
+def none_of(golden: Golden) -> Golden:
+    arrays = {name: array[:0] for name, array in vars(golden).items() if name != "passes"}
+    empty = tuple({name: array[:0] for name, array in p.items()} for p in golden.passes)
+    return Golden(passes=empty, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda g: replace(g, features=g.features[:, :, 1:]),
+            "does not fit .*: features: expected",
+        ),
+        (lambda g: replace(g, account=g.account[:, 1:]), "does not fit the contract: account: "),
+        (
+            lambda g: replace(g, features=g.features + np.float32(np.nan)),
+            "does not fit .*: features",
+        ),
+        (
+            lambda g: replace(g, instrument=g.instrument + 90),
+            "does not fit .*: instrument: expected",
+        ),
+        (lambda g: replace(g, passes=g.passes[:1]), "expected 1 segments, found 2"),
+        (lambda g: replace(g, actions=np.roll(g.actions, 1)), r"window \d+: expected action"),
+        (lambda g: replace(g, segments=g.segments + 1), "window 0: expected action . in segment 3"),
+        (lambda g: replace(g, quantities=g.quantities + 2), r"window 0: expected \d+ lots, found"),
+        (
+            lambda g: replace(g, passes=(scaled_output(g, "value", 1.001), g.passes[1])),
+            r"segment 0, value\[\d+\]: expected .* within 0\.0001, found",
+        ),
+        (none_of, "expected at least 32 windows, 4 of them with bars; found 0 and 0"),
+    ],
+    ids=[
+        *("features", "account", "nan", "ids", "passes", "action", "segments", "quantity"),
+        *("output", "none"),
+    ],
+)
+def test_golden_vectors_that_do_not_replay_are_refused(
+    copy_artifact: ArtifactCopy, edit: Callable[[Golden], Golden], message: str
+) -> None:
+    copy_artifact.edit_golden(edit)
+    with pytest.raises(SelfTestFailed, match=rf"^golden\.npz: {message}"):
+        load(copy_artifact.path)
+
+
+def scaled_output(golden: Golden, name: str, factor: float) -> dict[str, Any]:
+    first = golden.passes[0]
+    return {**first, name: first[name] * np.float32(factor)}
+
+
+def test_golden_vectors_that_are_none_are_refused(copy_artifact: ArtifactCopy) -> None:
+    copy_artifact.put(GOLDEN, b"not vectors")
+    with pytest.raises(ArtifactDamaged, match=r"golden\.npz: expected golden vectors"):
+        load(copy_artifact.path)
+
+
+def test_a_graph_that_fails_on_the_vectors_is_refused(copy_artifact: ArtifactCopy) -> None:
+    contract = copy_artifact.contract
+    beyond = replace(contract.instruments["Beta"], id=10_000)
+    copy_artifact.reseal(instruments={**contract.instruments, "Beta": beyond})
+    copy_artifact.edit_golden(
+        lambda g: replace(g, instrument=np.where(g.instrument == 2, 10_000, g.instrument))
+    )
+    with pytest.raises(SelfTestFailed, match="onnxruntime failed while running the graph"):
+        load(copy_artifact.path)
+
+
+def test_a_tolerance_that_is_missing_is_refused(copy_artifact: ArtifactCopy) -> None:
+    tolerances = dict(copy_artifact.contract.tolerances)
+    del tolerances["z_L_out"]
+    copy_artifact.reseal(tolerances=tolerances)
+    with pytest.raises(SelfTestFailed, match="does not fit the contract: 'z_L_out'"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.parametrize("threads", [0, -3])
+def test_a_model_needs_a_thread(artifact: Path, threads: int) -> None:
+    with pytest.raises(BadInput, match=f"threads: expected at least 1, found {threads}"):
+        load(artifact, threads=threads)

@@ -1,0 +1,414 @@
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import random_bars
+
+from hrm_runtime import BadBars, Bars, read_csv
+from hrm_runtime.bars import Cleaning, read_series, series_name, write_csv
+
+COLUMNS: dict[str, list[float]] = {
+    "datetime": [300, 600, 900],
+    "open": [10.0, 11.0, 12.0],
+    "high": [11.5, 12.5, 13.5],
+    "low": [9.5, 10.5, 11.5],
+    "close": [11.0, 12.0, 13.0],
+    "volume": [0.0, 7.0, 9.0],
+}
+NAMES = tuple(COLUMNS)
+
+
+def bars(**changes: Any) -> Bars:
+    return Bars(**{**COLUMNS, **changes})
+
+
+def with_value(name: str, value: float) -> Bars:
+    """Three bars of which the second holds `value` in column `name`."""
+    return bars(**{name: [COLUMNS[name][0], value, COLUMNS[name][2]]})
+
+
+def picked(order: list[int], **changes: list[float]) -> Bars:
+    """Rows of `COLUMNS` in `order`, with some columns given outright."""
+    return Bars(**{**{n: [c[i] for i in order] for n, c in COLUMNS.items()}, **changes})
+
+
+def content(series: Bars) -> dict[str, list[float]]:
+    return {name: getattr(series, name).tolist() for name in NAMES}
+
+
+def assert_equal(found: Bars, expected: Bars) -> None:
+    assert (found.volume is None) == (expected.volume is None)
+    for name in NAMES if expected.volume is not None else NAMES[:-1]:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
+
+
+# construction
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array], ids=lambda kind: kind.__name__)
+def test_sequences_of_any_kind_become_the_same_columns(kind: Callable[..., Any]) -> None:
+    made = Bars(**{name: kind(column) for name, column in COLUMNS.items()})
+    assert content(made) == COLUMNS
+    assert made.datetime.dtype == np.int64
+    assert {getattr(made, name).dtype for name in NAMES[1:]} == {np.dtype(np.float64)}
+
+
+def test_volume_may_be_absent() -> None:
+    assert bars(volume=None).volume is None
+
+
+def test_clean_bars_need_no_cleaning() -> None:
+    assert bars().cleaning == Cleaning(duplicates=0, disordered=0)
+
+
+def test_no_bars_at_all_are_bars() -> None:
+    empty = Bars([], [], [], [], [])
+    assert (len(empty), empty.cleaning) == (0, Cleaning())
+
+
+@pytest.mark.parametrize(
+    ("order", "cleaning"),
+    [
+        ([0, 2, 1], Cleaning(disordered=1)),
+        ([2, 1, 0], Cleaning(disordered=2)),
+        ([0, 1, 1, 2], Cleaning(duplicates=1)),
+        ([1, 1, 1, 0, 2], Cleaning(duplicates=2, disordered=1)),
+        ([1, 2, 0, 1, 2], Cleaning(duplicates=2, disordered=1)),
+    ],
+)
+def test_disorder_and_exact_duplicates_are_mended_and_counted(
+    order: list[int], cleaning: Cleaning
+) -> None:
+    made = picked(order)
+    assert content(made) == COLUMNS
+    assert made.cleaning == cleaning
+
+
+def test_duplicates_without_volume_are_mended_too() -> None:
+    made = Bars(**{name: [*COLUMNS[name], COLUMNS[name][1]] for name in NAMES[:-1]})
+    assert made.datetime.tolist() == COLUMNS["datetime"]
+    assert made.cleaning == Cleaning(duplicates=1, disordered=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_cannot_be_written_to(name: str) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(bars(), name)[0] = 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_caller_does_to_its_arrays_later_changes_nothing(name: str) -> None:
+    given = {key: np.array(column) for key, column in COLUMNS.items()}
+    made = Bars(**given)
+    given[name][:] = -1
+    assert content(made) == COLUMNS
+
+
+def test_attributes_cannot_be_set() -> None:
+    with pytest.raises(FrozenInstanceError, match="close"):
+        bars().close = np.zeros(3)  # type: ignore[misc]
+
+
+# refusal
+
+
+@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume"])
+def test_two_different_bars_with_one_stamp_are_refused(name: str) -> None:
+    order = [0, 1, 1, 2]
+    column = [COLUMNS[name][i] for i in order]
+    column[2] += 0.25
+    with pytest.raises(BadBars, match=rf"one bar per stamp; at 600 two differ.*{name}'"):
+        picked(order, **{name: column})
+
+
+def test_a_conflict_is_found_between_a_pair_of_equals() -> None:
+    with pytest.raises(BadBars, match=r"at 600 two differ: .*'open': 11\.0.* and .*'open': 11\.5"):
+        picked([0, 1, 1, 1, 2], open=[10.0, 11.0, 11.5, 11.0, 12.0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -11.0, 1e-13, 1e13])
+@pytest.mark.parametrize("name", ["open", "high", "low", "close"])
+def test_a_price_out_of_range_is_refused_with_its_stamp(name: str, value: float) -> None:
+    with pytest.raises(BadBars, match=r"finite prices between 1e-12 and 1e\+12; found .* at 600"):
+        with_value(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("high", 11.9), ("low", 11.1), ("open", 13.0), ("close", 10.0)]
+)
+def test_a_bar_that_does_not_enclose_its_body_is_refused(name: str, value: float) -> None:
+    with pytest.raises(BadBars, match=r"low <= open, close <= high; found .*at 600"):
+        with_value(name, value)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_an_impossible_volume_is_refused(value: float) -> None:
+    with pytest.raises(BadBars, match=r"volume >= 0; found 11, 12\.5, 10\.5, 12, .* at 600"):
+        with_value("volume", value)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "shown"),
+    [
+        (600.5, r"600\.5"),
+        (1_700_000_000_000, r"1700000000000\.0"),
+        (-300, r"-300\.0"),
+        (np.nan, "nan"),
+        (np.inf, "inf"),
+    ],
+    ids=["fraction", "milliseconds", "negative", "nan", "inf"],
+)
+def test_a_stamp_that_is_not_whole_epoch_seconds_is_refused(stamp: float, shown: str) -> None:
+    with pytest.raises(BadBars, match=rf"whole epoch seconds .*found .*{shown}.* in row 1"):
+        with_value("datetime", stamp)
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(BadBars, match=r"one length, found .*'high': 3, 'low': 2"):
+        bars(low=[9.5, 10.5])
+
+
+@pytest.mark.parametrize(
+    ("column", "axes"), [([[9.5, 10.5, 11.5]], 2), (9.5, 0)], ids=["2-D", "a single number"]
+)
+def test_a_column_has_one_axis(column: Any, axes: int) -> None:
+    with pytest.raises(BadBars, match=f"column low to have one axis, found {axes}"):
+        bars(low=column)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [["a", "b", "c"], [1.0, [2.0], 3.0], [10**400, 1, 1], object()],
+    ids=["text", "ragged", "beyond floats", "object"],
+)
+def test_a_column_that_holds_no_numbers_is_refused(column: Any) -> None:
+    with pytest.raises(BadBars, match="expected numbers in column high"):
+        bars(high=column)
+
+
+# mappings
+
+
+def test_a_mapping_is_read_by_name_and_others_are_ignored() -> None:
+    made = Bars.of({"": [0, 1, 2], "symbol": ["x"] * 3, **COLUMNS})
+    assert content(made) == COLUMNS
+
+
+def test_a_mapping_without_volume_makes_bars_without() -> None:
+    assert Bars.of({name: COLUMNS[name] for name in NAMES[:-1]}).volume is None
+
+
+@pytest.mark.parametrize(
+    ("left_out", "shown"), [({"close"}, "close"), ({"high", "datetime"}, "datetime, high")]
+)
+def test_missing_columns_are_named(left_out: set[str], shown: str) -> None:
+    with pytest.raises(BadBars, match=rf"datetime, open, high, low, close; missing {shown}; found"):
+        Bars.of({name: column for name, column in COLUMNS.items() if name not in left_out})
+
+
+def test_an_empty_mapping_has_no_columns() -> None:
+    with pytest.raises(BadBars, match="found none"):
+        Bars.of({})
+
+
+# slices
+
+
+@pytest.mark.parametrize(
+    "span", [slice(1, 3), slice(-2, None), slice(None), slice(5, 9), slice(0, 2, 1)], ids=repr
+)
+@pytest.mark.parametrize("volume", [COLUMNS["volume"], None], ids=["volume", "no volume"])
+def test_a_slice_is_the_same_run_of_every_column(span: slice, volume: Any) -> None:
+    part = bars(volume=volume)[span]
+    assert part.datetime.tolist() == COLUMNS["datetime"][span]
+    assert part.close.tolist() == COLUMNS["close"][span]
+    assert (part.volume is None) if volume is None else (part.volume.tolist() == volume[span])
+    assert part.cleaning == Cleaning()
+
+
+def test_a_slice_shares_memory_and_stays_read_only() -> None:
+    whole = bars()
+    part = whole[1:]
+    assert np.shares_memory(part.close, whole.close)
+    with pytest.raises(ValueError, match="read-only"):
+        part.close[0] = 1.0
+
+
+def test_a_single_bar_is_no_slice() -> None:
+    with pytest.raises(TypeError, match="expected a slice, found int"):
+        bars()[0]  # type: ignore[index]
+
+
+def test_a_slice_has_no_step() -> None:
+    with pytest.raises(ValueError, match="without a step, found step 2"):
+        bars()[::2]
+
+
+# CSV
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("volume", [True, False], ids=["volume", "no volume"])
+def test_what_write_csv_wrote_reads_back_bit_equal(tmp_path: Path, volume: bool) -> None:
+    rng = np.random.default_rng(3)
+    clean = random_bars(50, seed=3)
+    close = clean.close * (1 + 1e-9 * rng.standard_normal(50))  # no short decimals
+    written = Bars(
+        clean.datetime,
+        clean.open,
+        np.maximum(clean.high, close),
+        np.minimum(clean.low, close),
+        close,
+        rng.random(50) if volume else None,
+    )
+    write_csv(written, tmp_path / "bars.csv")
+    assert_equal(read_csv(tmp_path / "bars.csv"), written)
+
+
+def test_a_feed_s_file_is_read_by_column_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "feed.csv",
+        "\ufeff,datetime, close ,high,low,open,symbol,volume\r\n"
+        "1,600,12,12.5,10.5,11,Nifty 50,7\r\n"
+        "0,300,11,11.5,9.5,10,Nifty 50,0\r\n"
+        "\r\n"
+        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n"
+        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n",
+    )
+    read = read_csv(path)
+    assert content(read) == COLUMNS
+    assert read.cleaning == Cleaning(duplicates=1, disordered=1)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "excel.csv", "\ufeffdatetime,open,high,low,close\n300,1,3,0.5,2\n")
+    assert_equal(read_csv(path), Bars([300], [1.0], [3.0], [0.5], [2.0]))
+
+
+def test_a_header_alone_is_no_bars(tmp_path: Path) -> None:
+    assert len(read_csv(write(tmp_path / "header.csv", ",".join(NAMES) + "\n"))) == 0
+
+
+HEADER = "datetime,open,high,low,close\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "missing datetime, open, high, low, close; found none"),
+        ("datetime,open,high,low\n1,1,1,1\n", "missing close; found datetime, open, high, low"),
+        (HEADER + "300,1,1,1,1\n600,1,1,1,one\n", "line 3: expected a number in every.*'one'"),
+        (HEADER + "300,1,1,1,\n", "line 2: expected a number in every column"),
+        (HEADER + "300,1,1\n", "line 2: expected a number in every column: list index"),
+        (HEADER + "300,1,1,1,nan\n", "expected finite prices .* at 300"),
+        (HEADER + "300,1,1,1,1\n300,2,2,2,2\n", "at 300 two differ"),
+        (HEADER + "300," + "1" * 200_000 + ",1,1,1\n", "readable CSV file: field larger than"),
+    ],
+    ids=["empty", "column", "text", "blank", "short", "nan", "conflict", "field"],
+)
+def test_a_file_that_is_not_bars_is_named_with_the_reason(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(BadBars, match=rf"feed\.csv: .*{message}"):
+        read_csv(write(tmp_path / "feed.csv", text))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [HEADER.encode() + b"300,1,1,1,1\xe9\n", bytes(range(256))],
+    ids=["latin-1", "binary"],
+)
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "feed.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadBars, match=r"feed\.csv: expected a readable CSV file: .*codec"):
+        read_csv(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match=r"gone\.csv: expected a readable CSV file: .*No such file"):
+        read_csv(tmp_path / "gone.csv")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match="expected a readable CSV file"):
+        read_csv(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bars.parquet", "BARS.PARQUET"])
+def test_parquet_is_not_read_here(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadBars, match=r"(?i)bars\.parquet: Parquet .* expected CSV"):
+        read_csv(tmp_path / name)
+
+
+# series
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("Nifty_5.csv", ("Nifty", "5")),
+        ("data/Bank_Nifty_15.csv", ("Bank_Nifty", "15")),
+        (Path("M&M_D.csv"), ("M&M", "D")),
+    ],
+)
+def test_a_series_is_named_by_its_file(path: str | Path, name: tuple[str, str]) -> None:
+    assert series_name(path) == name
+
+
+@pytest.mark.parametrize("path", ["Nifty.csv", "_5.csv", "Nifty_.csv"])
+def test_a_file_name_without_both_parts_is_refused(path: str) -> None:
+    with pytest.raises(BadBars, match=rf"{path}: expected a file named SYMBOL_TIMEFRAME\.csv"):
+        series_name(path)
+
+
+def test_files_and_folders_become_series_sorted_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    expected = {("Alpha", "5"): 1, ("Beta", "15"): 2, ("Beta", "5"): 3}
+    places = (folder / "Alpha_5.csv", tmp_path / "Beta_15.csv", folder / "Beta_5.csv")
+    for seed, path in zip(expected.values(), places, strict=True):
+        write_csv(random_bars(5, seed=seed), path)
+    (folder / "notes.txt").write_text("not bars")
+
+    series = read_series([tmp_path / "Beta_15.csv", str(folder)])
+
+    assert list(series) == list(expected)
+    for name, seed in expected.items():
+        assert_equal(series[name], random_bars(5, seed=seed))
+
+
+def test_one_series_in_two_files_is_refused(tmp_path: Path) -> None:
+    write_csv(bars(), tmp_path / "Nifty_5.csv")
+    with pytest.raises(BadBars, match=r"one file per series, .*Nifty_5\.csv holds it too"):
+        read_series([tmp_path, tmp_path / "Nifty_5.csv"])
+
+
+def test_a_folder_without_csv_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match="expected CSV files in this folder, found none"):
+        read_series([tmp_path])
+
+
+def test_a_missing_series_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match=r"Nifty_5\.csv: expected a readable CSV file"):
+        read_series([tmp_path / "Nifty_5.csv"])
+
+
+def test_a_path_that_may_not_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", _denied)
+    monkeypatch.setattr(Path, "is_dir", _denied)  # what it does where a parent is not searchable
+    with pytest.raises(BadBars, match=r"Nifty_5\.csv: expected a readable CSV file: .*denied"):
+        read_series([tmp_path / "Nifty_5.csv"])
+
+
+def _denied(*arguments: Any, **options: Any) -> None:
+    raise PermissionError(13, "Permission denied")

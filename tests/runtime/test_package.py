@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hrm_runtime
+
+NAMES = [
+    "Account",
+    "Action",
+    "ArtifactDamaged",
+    "ArtifactNotFound",
+    "BadAccount",
+    "BadBars",
+    "BadFeatures",
+    "BadInput",
+    "Bars",
+    "Contract",
+    "ContractInvalid",
+    "Decision",
+    "DoNotStart",
+    "GateFailed",
+    "HrmError",
+    "InferenceFailed",
+    "Model",
+    "Reason",
+    "SelfTestFailed",
+    "TooFewBars",
+    "UnknownInstrument",
+    "UnknownTimeframe",
+    "UnsupportedFormat",
+    "load",
+    "load_contract",
+    "read_csv",
+]
+
+HEAVY = ("numpy", "talib", "onnxruntime")
+TRAINING = ("torch", "onnx", "onnxscript", "pydantic", "yaml", "polars", "pandas", "safetensors")
+TALIB_TAKES = {"polars", "pandas"}
+"""TA-Lib's wrapper imports these where it finds them; polars then sets a variable."""
+
+
+def in_a_fresh_process(program: str, *arguments: str) -> Any:
+    """What `program` prints as JSON; warnings are errors there."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+# names
+
+
+def test_the_public_names_are_pinned() -> None:
+    assert list(hrm_runtime.__all__) == NAMES
+    assert dir(hrm_runtime) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_what_its_module_defines(name: str) -> None:
+    value = getattr(hrm_runtime, name)
+    assert value.__name__ == name
+    assert value.__module__.startswith("hrm_runtime.")
+    assert value is getattr(sys.modules[value.__module__], name)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'hrm_runtime' has no attribute 'Modell'"):
+        hrm_runtime.Modell  # noqa: B018, looking it up is what is tested
+
+
+def test_a_name_is_resolved_once() -> None:
+    program = (
+        "import hrm_runtime, json\n"
+        "before = 'Bars' in vars(hrm_runtime)\n"
+        "bars = hrm_runtime.Bars\n"
+        "print(json.dumps([before, vars(hrm_runtime)['Bars'] is bars]))\n"
+    )
+    assert in_a_fresh_process(program) == [False, True]
+
+
+# weight
+
+MODULES_AFTER = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import hrm_runtime", ()),
+        ("from hrm_runtime import HrmError", ()),
+        ("from hrm_runtime import Action", ()),
+        ("import hrm_runtime.columns", ()),
+        ("from hrm_runtime import Contract", ()),
+        ("from hrm_runtime import Bars, Account, Decision, Reason", ("numpy",)),
+        ("import hrm_runtime.features", ("numpy", "talib")),
+        ("import hrm_runtime.session", ("numpy", "onnxruntime")),
+        ("from hrm_runtime import *", HEAVY),
+    ],
+)
+def test_a_module_imports_no_more_than_it_needs(statement: str, allowed: tuple[str, ...]) -> None:
+    modules = set(in_a_fresh_process(MODULES_AFTER.format(statement)))
+    assert "hrm_runtime" in modules
+    outside = TALIB_TAKES if "talib" in allowed else set()
+    assert modules & {*HEAVY, *TRAINING} - outside == set(allowed)
+
+
+# the host process
+
+STATE = """
+import faulthandler, json, locale, logging, os, signal, sys, threading, warnings
+
+def state():
+    import numpy
+    root = logging.getLogger()
+    return {
+        "signals": [[str(n), str(signal.getsignal(n))] for n in sorted(signal.valid_signals())],
+        "warnings": [str(entry) for entry in warnings.filters],
+        "showwarning": str(warnings.showwarning),
+        "loggers": [root.level, [str(handler) for handler in root.handlers], logging.root.disabled],
+        "raise": logging.raiseExceptions,
+        "float flags": numpy.geterr(),
+        "subnormals": 5e-324 / 1.0 != 0.0,
+        "float32 subnormals": float(numpy.float32(1e-40) * numpy.float32(0.5)) != 0.0,
+        "print": str(numpy.get_printoptions()),
+        "threads": threading.active_count(),
+        "hooks": [str(sys.excepthook), str(threading.excepthook), faulthandler.is_enabled()],
+        "streams": [str(sys.stdout), str(sys.stderr)],
+        "folder": os.getcwd(),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "recursion": sys.getrecursionlimit(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
+        "path": sys.path,
+        "environment": dict(os.environ),
+    }
+"""
+
+
+def test_loading_and_deciding_change_nothing_in_the_host(artifact: Path) -> None:
+    program = (
+        STATE
+        + """
+import numpy, talib
+before = state()
+from hrm_runtime import Account, load
+model = load(sys.argv[1])
+stamps = 300 * numpy.arange(model.contract.bars_needed)
+prices = 100 + numpy.sin(stamps)
+columns = dict(datetime=stamps, open=prices, high=prices, low=prices, close=prices)
+decision = model.decide(columns, Account.flat(1e5), instrument="Alpha", timeframe="5")
+after = state()
+print(json.dumps([before, after, decision.reason]))
+"""
+    )
+    before, after, reason = in_a_fresh_process(program, str(artifact))
+    assert reason == "ok"
+    after["environment"].pop("ORT_DISABLE_TELEMETRY")
+    before["environment"].pop("ORT_DISABLE_TELEMETRY", None)
+    assert after == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads through /proc")
+def test_one_thread_asked_for_starts_no_other(artifact: Path) -> None:
+    program = """
+import json, os, sys, numpy, talib
+import hrm_runtime.session
+threads = lambda: len(os.listdir("/proc/self/task"))
+before = threads()
+model = hrm_runtime.load(sys.argv[1], threads=1)
+print(json.dumps([before, threads()]))
+"""
+    before, after = in_a_fresh_process(program, str(artifact))
+    assert after == before

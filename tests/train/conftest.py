@@ -1,0 +1,134 @@
+"""Small, seeded fixtures: two instruments, two timeframes, one trained checkpoint."""
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic import SMALL, random_bars
+
+from hrm_runtime.bars import Bars, write_csv
+from hrm_train import HierarchicalReasoningModel, train
+from hrm_train.prepared import Prepared, prepare_series
+from hrm_train.settings import Settings, parse_settings
+from hrm_train.split import Split, chronological_split
+from hrm_train.trainer import Batch, Tensors
+
+FACTS: dict[str, Any] = {
+    "Nifty": {"type": "index", "lot_size": 75, "option_premium_range": [0.01, 0.02]},
+}
+
+
+def small(changes: dict[str, Any] | None = None) -> Settings:
+    """SMALL, with Nifty declared, and with `changes` by dotted path (`network.` for the model).
+
+    Of its validation part every series has something.
+    """
+    document = copy.deepcopy({**SMALL, "instruments": FACTS})
+    for path, value in {"training.validation_fraction": 0.4, **(changes or {})}.items():
+        *sections, key = path.replace("network.", "hierarchical_reasoning_model.").split(".")
+        section = document
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return parse_settings(document)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The sums of a matrix product depend on the number of threads; here there is one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Settings]:
+    return small
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return small()
+
+
+@pytest.fixture(scope="session")
+def series() -> dict[tuple[str, str], Bars]:
+    return {
+        ("Nifty", "15"): random_bars(260, seed=1, seconds=900, price=20_000.0),
+        ("Nifty", "5"): random_bars(320, seed=2, price=20_000.0),
+        ("Reliance", "5"): random_bars(300, seed=3, price=1_500.0),
+    }
+
+
+@pytest.fixture(scope="session")
+def prepared(settings: Settings, series: dict[tuple[str, str], Bars]) -> Prepared:
+    return prepare_series(settings, series)
+
+
+@pytest.fixture(scope="session")
+def split(prepared: Prepared, settings: Settings) -> Split:
+    return chronological_split(
+        prepared, settings.training.validation_fraction, settings.training.label_horizon
+    )
+
+
+@pytest.fixture(scope="session")
+def batch(prepared: Prepared, settings: Settings) -> Batch:
+    """Nine samples: each side of each series."""
+    return Tensors(prepared, settings.network.input.window).batch(
+        torch.linspace(0, len(prepared) - 1, 9).long()
+    )
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[Settings], HierarchicalReasoningModel]:
+    """A seeded model in eval mode, its halting head and statistics drawn too: all outputs vary."""
+
+    def make(settings: Settings) -> HierarchicalReasoningModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            model = HierarchicalReasoningModel(settings).eval()
+            torch.nn.init.normal_(model.q_head.logits.weight)
+            for standardise in (model.input_network.features, model.input_network.account):
+                torch.nn.init.normal_(standardise.mean, std=0.1)
+                torch.nn.init.uniform_(standardise.std, 0.5, 2.0)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def model(
+    make_model: Callable[[Settings], HierarchicalReasoningModel], settings: Settings
+) -> HierarchicalReasoningModel:
+    return make_model(settings)
+
+
+@pytest.fixture(scope="session")
+def bars_folder(
+    tmp_path_factory: pytest.TempPathFactory, series: dict[tuple[str, str], Bars]
+) -> Path:
+    """The series as CSV files."""
+    folder = tmp_path_factory.mktemp("bars")
+    for (instrument, timeframe), bars in series.items():
+        write_csv(bars, folder / f"{instrument}_{timeframe}.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, bars_folder: Path) -> Path:
+    """A checkpoint folder of two epochs. Copy it (`checkpoint`) before changing it."""
+    folder = tmp_path_factory.mktemp("trained") / "checkpoint"
+    train(small({"training.epochs": 2}), [bars_folder], folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint folder, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))

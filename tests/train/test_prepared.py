@@ -1,0 +1,439 @@
+"""Prepared tensors against the bars they came from, their file, and what is refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from synthetic import random_bars
+
+from hrm_runtime.account import Account, vector
+from hrm_runtime.actions import Side
+from hrm_runtime.bars import Bars, write_csv
+from hrm_runtime.contract import Instrument, Timeframe
+from hrm_runtime.features import rows
+from hrm_train.errors import DataInvalid, SettingsInvalid
+from hrm_train.labels import action_returns, execution_costs, risk_lots
+from hrm_train.prepared import (
+    Prepared,
+    Vocabulary,
+    prepare,
+    prepare_series,
+    trading_rules,
+)
+from hrm_train.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+AllSeries = dict[tuple[str, str], Bars]
+
+HISTORY, WINDOW, HORIZON = 200, 6, 6
+NEEDED = HISTORY + HORIZON + HORIZON  # the horizon, here not less than the window, leads
+KINDS = [("Nifty", "15"), ("Nifty", "5"), ("Reliance", "5")]
+
+
+def arrays(prepared: Prepared) -> dict[str, Any]:
+    return {name: value for name, value in vars(prepared).items() if name != "manifest"}
+
+
+def assert_equal(found: Prepared, expected: Prepared) -> None:
+    assert found.manifest == expected.manifest
+    for name, array in arrays(expected).items():
+        assert getattr(found, name).dtype == array.dtype, name
+        np.testing.assert_array_equal(getattr(found, name), array, err_msg=name, strict=True)
+
+
+def without_last(bars: Bars, count: int) -> Bars:
+    return bars[: len(bars) - count]
+
+
+def joined(*parts: Bars) -> Bars:
+    """The prices of all parts, one bar after another, 300 s apart."""
+    columns = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("open", "high", "low", "close")
+    )
+    return Bars(300 * np.arange(sum(map(len, parts))), *columns)
+
+
+def constant(count: int) -> Bars:
+    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+
+
+# samples
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("name", KINDS, ids="_".join)
+def test_a_sample_is_what_its_bars_say(
+    name: tuple[str, str], side: Side, prepared: Prepared, series: AllSeries, settings: Settings
+) -> None:
+    vocabulary = prepared.manifest.vocabulary
+    instrument, trading = vocabulary.instrument(name[0]), trading_rules(settings)
+    kind = (
+        (prepared.sample_instrument == instrument.id)
+        & (prepared.sample_timeframe == vocabulary.timeframes[name[1]].id)
+        & (np.sign(prepared.sample_raw_account[:, 1]) == side)
+    )
+    sample = int(np.flatnonzero(kind)[kind.sum() // 2])
+    bars = series[name]
+    bar = int(np.searchsorted(bars.datetime, prepared.sample_stamp[sample]))
+    table = rows(bars[bar - HISTORY - WINDOW + 2 : bar + 1], HISTORY)
+    close, atr = table[-1].close, table[-1].atr
+    account = Account(*prepared.sample_raw_account[sample].tolist())
+
+    newest = prepared.sample_row[sample]
+    window = prepared.features[newest - WINDOW + 1 : newest + 1]
+    assert np.array_equal(window, [row.values for row in table])
+    assert account.side is side
+    assert np.array_equal(
+        prepared.sample_account[sample],
+        vector(
+            account, close=close, atr=atr, instrument=instrument, brokerage_entry=25.0,
+            quantity_max=1e5,
+        ),
+    )  # fmt: skip
+    costs = execution_costs(bars.open, instrument, trading, 1e6)
+    returns = action_returns(bars, HORIZON, *costs)[bar, side + 1] / atr
+    assert np.array_equal(prepared.sample_returns[sample], returns.astype("f4"), equal_nan=True)
+    lots = risk_lots(account.capital, close, atr, instrument, trading, 0.01, (1.0, 1e5))
+    assert prepared.sample_lots[sample] == np.float32(lots)
+    assert prepared.sample_end[sample] == bars.datetime[bar + HORIZON]
+
+
+def test_every_bar_with_its_window_and_its_horizon_is_a_flat_sample(
+    prepared: Prepared, series: AllSeries
+) -> None:
+    flat = prepared.sample_stamp[prepared.sample_raw_account[:, 1] == 0]
+    expected = [bars.datetime[HISTORY - 1 + HORIZON : -HORIZON] for bars in series.values()]
+    assert np.array_equal(flat, np.concatenate(expected))
+
+
+def test_the_bars_of_all_series_are_kept_one_after_another(
+    prepared: Prepared, series: AllSeries
+) -> None:
+    kept = list(series.values())
+    assert np.array_equal(prepared.bar_stamp, np.concatenate([bars.datetime for bars in kept]))
+    prices = [np.stack([b.open, b.high, b.low, b.close], axis=1) for b in kept]
+    assert np.array_equal(prepared.bar_price, np.concatenate(prices))
+    offsets = np.cumsum([0, *map(len, kept)])
+    own = [o + np.arange(HISTORY - 1, len(b)) for o, b in zip(offsets, kept, strict=False)]
+    assert np.array_equal(prepared.row_bar, np.concatenate(own))
+
+
+def test_preparing_twice_gives_the_same_and_files_the_same_as_bars(
+    prepared: Prepared, series: AllSeries, settings: Settings, bars_folder: Path
+) -> None:
+    assert_equal(prepare_series(settings, series), prepared)
+    assert_equal(prepare(settings, [bars_folder]), prepared)
+
+
+def test_a_series_has_the_same_samples_whatever_is_prepared_beside_it(
+    prepared: Prepared, series: AllSeries, settings: Settings
+) -> None:
+    name = ("Reliance", "5")
+    alone = prepare_series(settings, {name: series[name]})
+    count = len(alone)
+    for array in ("sample_account", "sample_raw_account", "sample_returns", "sample_lots"):
+        assert np.array_equal(
+            getattr(alone, array), getattr(prepared, array)[-count:], equal_nan=True
+        )
+
+
+def test_another_seed_makes_other_accounts_of_the_same_bars(
+    prepared: Prepared, series: AllSeries, make_settings: MakeSettings
+) -> None:
+    other = prepare_series(make_settings({"training.seed": 1}), series)
+    assert np.array_equal(other.features, prepared.features)
+    flat, others = (
+        p.sample_raw_account[p.sample_raw_account[:, 1] == 0] for p in (prepared, other)
+    )
+    assert not (flat[:, 0] == others[:, 0]).any()
+
+
+@pytest.mark.parametrize(
+    "bars",
+    [joined(constant(230), random_bars(40)), joined(random_bars(230), constant(230))],
+    ids=["still, then moving", "moving, then still"],
+)
+def test_a_sample_has_an_atr_at_its_bar_and_wherever_it_may_have_entered(
+    bars: Bars, settings: Settings
+) -> None:
+    prepared = prepare_series(settings, {("Stiff", "5"): bars})
+    moving = {row.datetime for row in rows(bars, HISTORY) if row.atr > 0}
+    expected = [
+        stamp
+        for stamp in bars.datetime[HISTORY - 1 + HORIZON : -HORIZON].tolist()
+        if {stamp - 300 * back for back in range(HORIZON + 1)} <= moving
+    ]
+    flat = prepared.sample_raw_account[:, 1] == 0
+    assert prepared.sample_stamp[flat].tolist() == expected
+    assert not np.isinf(prepared.sample_returns).any()
+
+
+def test_two_series_have_accounts_of_their_own(settings: Settings) -> None:
+    bars = random_bars(NEEDED + 10)
+    one, other = (prepare_series(settings, {(name, "5"): bars}) for name in ("A", "B"))
+    assert np.array_equal(one.features, other.features)
+    capitals = {*one.sample_raw_account[:, 0]} & {*other.sample_raw_account[:, 0]}
+    assert capitals == set()
+
+
+# ids
+
+
+def test_ids_count_from_one_in_sorted_order_of_name_and_zero_is_unknown(
+    prepared: Prepared,
+) -> None:
+    vocabulary = prepared.manifest.vocabulary
+    stock = {"type": "stock", "lot_size": 1, "premium_min": 0.025, "premium_max": 0.05}
+    index = {"type": "index", "lot_size": 75, "premium_min": 0.01, "premium_max": 0.02}
+    assert vocabulary.instruments == {
+        "unknown": Instrument(id=0, tick_size=0.05, **stock),  # type: ignore[arg-type]
+        "Nifty": Instrument(id=1, tick_size=0.05, **index),  # type: ignore[arg-type]
+        "Reliance": Instrument(id=2, tick_size=0.05, **stock),  # type: ignore[arg-type]
+    }
+    assert vocabulary.timeframes == {
+        "15": Timeframe(id=1, seconds=900),
+        "5": Timeframe(id=2, seconds=300),
+    }
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_ids_are_the_same_in_every_process(seed: str) -> None:
+    series = [(name, frame) for name in ("B", "a", "Ä", "C", "A") for frame in ("60", "D", "5")]
+    script = (
+        "import json, sys; from dataclasses import asdict;"
+        "from hrm_train.prepared import Vocabulary; from hrm_train.settings import Settings;"
+        "series = set(map(tuple, json.load(sys.stdin)));"
+        "print(json.dumps(asdict(Vocabulary.of(Settings(), series))))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(series),
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    own = asdict(Vocabulary.of(Settings(), series))
+    assert json.loads(other.stdout) == own
+    assert {name: facts["id"] for name, facts in own["instruments"].items()} == {
+        "unknown": 0, "A": 1, "B": 2, "C": 3, "a": 4, "Ä": 5,
+    }  # fmt: skip
+
+
+def test_a_given_vocabulary_keeps_its_ids_and_calls_other_names_unknown(
+    settings: Settings, series: AllSeries
+) -> None:
+    known = Vocabulary.of(settings, [("Aaa", "5"), ("Nifty", "5")])
+    prepared = prepare_series(settings, series, known)
+    assert prepared.manifest.vocabulary == known
+    ids = set(zip(prepared.sample_instrument, prepared.sample_timeframe, strict=True))
+    assert ids == {(2, 0), (2, 1), (0, 1)}  # Nifty_15, Nifty_5, Reliance_5
+
+
+def test_a_name_that_was_skipped_has_no_id(settings: Settings, series: AllSeries) -> None:
+    short = {("Adani", "60"): random_bars(10, seconds=3600)}
+    vocabulary = prepare_series(settings, short | series).manifest.vocabulary
+    assert set(vocabulary.instruments) == {"unknown", "Nifty", "Reliance"}
+    assert set(vocabulary.timeframes) == {"15", "5"}
+
+
+def test_an_instrument_called_unknown_is_refused(settings: Settings) -> None:
+    with pytest.raises(DataInvalid, match="expected series by name; 'unknown' stands for all"):
+        prepare_series(settings, {("unknown", "5"): random_bars(NEEDED)})
+
+
+def test_an_undeclared_timeframe_is_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsInvalid, match=r"timeframes\.weekly: expected its seconds"):
+        prepare_series(settings, {("Nifty", "weekly"): random_bars(NEEDED)})
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("max_instruments", "embeddings.max_instruments: expected at least 2, was 1"),
+        ("max_timeframes", "embeddings.max_timeframes: expected at least 2, was 1"),
+    ],
+)
+def test_more_names_than_the_tables_have_rows_are_refused(
+    limit: str, message: str, series: AllSeries, make_settings: MakeSettings
+) -> None:
+    with pytest.raises(DataInvalid, match=message):
+        prepare_series(make_settings({f"network.embeddings.{limit}": 1}), series)
+
+
+# the report
+
+
+def test_the_report_counts_what_was_read_cleaned_and_made(
+    settings: Settings, series: AllSeries, tmp_path: Path
+) -> None:
+    bars = series["Reliance", "5"]
+    path = tmp_path / "Reliance_5.csv"
+    write_csv(bars, path)
+    header, *lines = path.read_text().splitlines()
+    seams = [*lines[100:], *lines[:100], lines[99], lines[99]]  # one break, two duplicates
+    path.write_text("\n".join([header, *seams]) + "\n")
+
+    prepared = prepare(settings, [path])
+
+    (report,) = prepared.manifest.series
+    assert asdict(report) == {
+        "instrument": "Reliance", "timeframe": "5", "bars": 300, "duplicates": 2, "disordered": 1,
+        "samples": len(prepared), "skipped": None,
+    }  # fmt: skip
+    clean = prepare_series(settings, {("Reliance", "5"): bars})
+    assert_equal(replace(prepared, manifest=clean.manifest), clean)
+
+
+def test_a_series_that_is_too_short_or_stands_still_is_skipped_and_named(
+    settings: Settings, series: AllSeries
+) -> None:
+    enough, still = random_bars(NEEDED), constant(NEEDED)
+    given = {
+        ("Short", "5"): without_last(enough, 1),
+        ("Enough", "5"): enough,
+        ("Still", "5"): still,
+        ("One", "5"): enough[:1],
+    }
+    reports = prepare_series(settings, given).manifest.series
+    assert [(r.instrument, r.skipped, r.samples > 0) for r in reports] == [
+        ("Short", f"{NEEDED - 1} bars, {NEEDED} needed", False),
+        ("Enough", None, True),
+        ("Still", "the price never moves", False),
+        ("One", f"1 bars, {NEEDED} needed", False),
+    ]
+
+
+def test_no_series_left_is_an_error_that_names_them_all(settings: Settings) -> None:
+    given = {("Short", "5"): random_bars(20), ("Still", "15"): constant(300)}
+    given["Still", "15"] = Bars(900 * np.arange(300), *np.full((4, 300), 100.0))
+    message = (
+        "expected at least one series long enough, found none: "
+        f"Short_5: 20 bars, {NEEDED} needed; Still_15: the price never moves"
+    )
+    with pytest.raises(DataInvalid, match=re.escape(message)):
+        prepare_series(settings, given)
+
+
+@pytest.mark.parametrize(("named", "seconds"), [("5", 900), ("15", 300), ("60", 2_699)])
+def test_bars_of_another_timeframe_than_their_files_name_are_refused(
+    named: str, seconds: int, settings: Settings
+) -> None:
+    message = f"Nifty_{named}: expected bars {60 * int(named)} s apart, the closest are {seconds} s"
+    with pytest.raises(DataInvalid, match=message):
+        prepare_series(settings, {("Nifty", named): random_bars(NEEDED, seconds=seconds)})
+
+
+def test_bars_almost_a_timeframe_apart_are_taken(settings: Settings) -> None:
+    prepared = prepare_series(settings, {("Nifty", "60"): random_bars(NEEDED, seconds=2_700)})
+    assert prepared.manifest.vocabulary.timeframes["60"].seconds == 3_600
+
+
+# the file
+
+
+def test_a_loaded_file_equals_what_was_saved(
+    prepared: Prepared, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "tensors.safetensors"
+    prepared.save(path)
+    loaded = Prepared.load(path)
+    assert_equal(loaded, prepared)
+    assert len(loaded) == len(prepared) == sum(s.samples for s in prepared.manifest.series)
+    loaded.require(settings)  # the settings survived JSON
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_cannot_be_written_is_refused_and_nothing_stays(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(DataInvalid, match="taken: expected to write training tensors"):
+        prepared.save(tmp_path / "taken")
+    with pytest.raises(DataInvalid, match="tensors: expected to write training tensors"):
+        prepared.save(tmp_path / "absent" / "tensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def rewritten(prepared: Prepared, path: Path, manifest: dict[str, Any] | None) -> None:
+    """The file with its manifest changed, or without one."""
+    whole = asdict(prepared.manifest)
+    metadata = None if manifest is None else {"manifest": json.dumps({**whole, **manifest})}
+    save_file(arrays(prepared), path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (None, "expected training tensors: 'manifest'"),
+        ({"extra": 1}, "expected training tensors: extra: unknown"),
+        ({"series": 3}, "expected training tensors: series: expected a list, found 3"),
+        ({"format_version": 2}, "expected format 1 and feature definitions 1, found 2 and 1; prep"),
+        ({"feature_version": 9}, "definitions 1, found 1 and 9; prepare it again"),
+        ({"features": ["a"]}, "expected format 1 and feature definitions 1"),
+        ({"account": ["a"]}, "expected format 1 and feature definitions 1"),
+    ],
+)
+def test_a_file_of_other_meaning_is_refused(
+    manifest: dict[str, Any] | None, message: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    path = tmp_path / "tensors.safetensors"
+    rewritten(prepared, path, manifest)
+    with pytest.raises(DataInvalid, match=f"tensors.safetensors: .*{message}"):
+        Prepared.load(path)
+
+
+def test_a_missing_or_unknown_tensor_is_refused_by_name(prepared: Prepared, tmp_path: Path) -> None:
+    path = tmp_path / "tensors.safetensors"
+    metadata = {"manifest": json.dumps(asdict(prepared.manifest))}
+    own = arrays(prepared)
+    save_file({name: own[name] for name in own if name != "sample_lots"}, path, metadata)
+    with pytest.raises(DataInvalid, match=r"expected training tensors: .*missing.*'sample_lots'"):
+        Prepared.load(path)
+    save_file(own | {"surplus": np.zeros(1)}, path, metadata)
+    with pytest.raises(DataInvalid, match=r"expected training tensors: .*unexpected.*'surplus'"):
+        Prepared.load(path)
+
+
+def test_a_file_that_is_missing_or_garbage_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataInvalid, match="absent: expected training tensors: No such file"):
+        Prepared.load(tmp_path / "absent")
+    (tmp_path / "garbage").write_bytes(b"not tensors at all")
+    with pytest.raises(DataInvalid, match=r"garbage: expected training tensors: .*header"):
+        Prepared.load(tmp_path / "garbage")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.seed", 1, "training.seed: settings 1, tensors 0"),
+        ("training.label_horizon", 7, "training.label_horizon: settings 7, tensors 6"),
+        ("training.label_capital", 1e5, "training.label_capital: settings 100000.0, tensors 1000"),
+        ("training.risk_fraction", 0.02, "training.risk_fraction: settings 0.02, tensors 0.01"),
+        ("training.capital_min", 6e4, "training.capital_min: settings 60000.0, tensors 50000.0"),
+        ("training.capital_max", 6e7, "training.capital_max: settings 60000000.0, tensors 1000"),
+        ("network.input.window", 8, "input.window: settings 8, tensors 6"),
+        ("network.input.history_bars", 512, "input.history_bars: settings 512, tensors 200"),
+        ("network.output_heads.quantity_max", 9, "quantity: settings [1.0, 9.0], tensors [1.0, 1"),
+        ("trading.stop_atr", 2.5, "trading: settings {"),
+        ("instruments.Nifty.lot_size", 50, "instruments: settings {'Nifty': {"),
+        ("timeframes", {"5": {"seconds": 301}}, "timeframes: settings {'5': {'seconds': 301}}, t"),
+    ],
+)
+def test_settings_that_differ_from_those_of_the_tensors_are_named(
+    key: str, value: object, message: str, prepared: Prepared, make_settings: MakeSettings
+) -> None:
+    expected = f"the tensors were prepared with other settings ({message}"
+    with pytest.raises(DataInvalid, match=re.escape(expected)) as caught:
+        prepared.require(make_settings({key: value}))
+    assert str(caught.value).count("; ") == 0  # nothing else is blamed
