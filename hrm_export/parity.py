@@ -21,9 +21,10 @@ from hrm_runtime.features import rows
 from hrm_runtime.golden import deviation
 from hrm_runtime.model import OUTPUTS, Floats, Ids, Model, Outputs, Run, decisions, network_inputs
 from hrm_runtime.model import run_segments as run_passes
-from hrm_train.checkpoint import load_checkpoint
+from hrm_train.checkpoint import Checkpoint, load_checkpoint
+from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import prepare
+from hrm_train.prepared import Vocabulary, prepare
 from hrm_train.windows import Windows, spread, windows
 
 TOLERANCES: Final[dict[str, float]] = {
@@ -94,10 +95,12 @@ def check_parity(
 
     Raises:
         DoNotStart: the artifact cannot be loaded.
-        CheckpointInvalid, BadBars, DataInvalid: the checkpoint or the data cannot be read.
+        CheckpointInvalid: it cannot be read, or is of another network or vocabulary.
+        BadBars, DataInvalid: the data cannot be read.
     """
     model = load(artifact)
     source = load_checkpoint(checkpoint)
+    _require_same_network(model.contract, source)
     prepared = prepare(source.settings, data, source.description.vocabulary)
     chosen = spread(
         prepared, np.arange(len(prepared)), windows_wanted, source.settings.training.seed
@@ -253,6 +256,20 @@ def top_two_gap(decision: Decision) -> float:
     """The difference of a decision's two largest probabilities; illegal actions have 0."""
     first, second, *_ = sorted(decision.probabilities, reverse=True)
     return first - second
+
+
+def _require_same_network(contract: Contract, source: Checkpoint) -> None:
+    ours = contract.provenance.settings["hierarchical_reasoning_model"]
+    theirs = source.settings.network.model_dump(mode="json")
+    if differing := [key for key in theirs if ours.get(key) != theirs[key]]:
+        shown = "; ".join(f"{key}: {ours.get(key)} and {theirs[key]}" for key in differing)
+        raise CheckpointInvalid(f"expected the checkpoint of this artifact; they differ in {shown}")
+    known = Vocabulary(instruments=contract.instruments, timeframes=contract.timeframes)
+    if source.description.vocabulary != known:
+        raise CheckpointInvalid(
+            "expected the checkpoint of this artifact; they know other instruments or timeframes: "
+            f"{known} and {source.description.vocabulary}"
+        )
 
 
 def _flip(window: int, reference: Decision, found: Decision) -> Flip | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from synthetic import SMALL
 
 from hrm_export import check_parity
 from hrm_export.errors import ParityFailed
@@ -25,6 +26,9 @@ from hrm_export.parity import (
 )
 from hrm_runtime import Account, Model, load
 from hrm_runtime.model import OUTPUTS, Outputs, decisions, run_segments
+from hrm_train import train
+from hrm_train.errors import CheckpointInvalid
+from hrm_train.settings import parse_settings
 
 if TYPE_CHECKING:
     from hrm_train.checkpoint import Checkpoint
@@ -71,6 +75,37 @@ def test_check_parity_reads_everything_from_disk_and_passes(
     assert set(stage.outputs) == set(OUTPUTS)
     assert 0 < stage.max_rel < 1e-4
     assert all(output.max_rel <= output.tolerance for output in stage.outputs.values())
+
+
+@pytest.fixture(scope="module")
+def other_checkpoints(
+    bars_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """One of other dimensions, and one that knows fewer names."""
+    folder = tmp_path_factory.mktemp("others")
+    wider = copy.deepcopy(SMALL)
+    wider["hierarchical_reasoning_model"]["h_module"]["ffn_dim"] = 32
+    train(parse_settings(wider), [bars_folder], folder / "wider")
+    train(parse_settings(SMALL), [bars_folder / "Beta_5.csv"], folder / "fewer")
+    return {"wider": folder / "wider", "fewer": folder / "fewer"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wider", r"they differ in h_module: .*'ffn_dim': 24.* and .*'ffn_dim': 32"),
+        ("fewer", r"other instruments or timeframes: .*'Alpha'.* and .*'Beta'"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(
+    name: str,
+    message: str,
+    artifact_folder: Path,
+    other_checkpoints: dict[str, Path],
+    bars_folder: Path,
+) -> None:
+    with pytest.raises(CheckpointInvalid, match=message):
+        check_parity(artifact_folder, other_checkpoints[name], [bars_folder], 10)
 
 
 def swap_two_weights(model: "HierarchicalReasoningModel") -> None:
