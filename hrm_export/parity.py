@@ -28,16 +28,18 @@ from hrm_train.prepared import Vocabulary, prepare
 from hrm_train.windows import Windows, spread, windows
 
 TOLERANCES: Final[dict[str, float]] = {
-    # |a - b| / max(1, |reference|). The states are normalised to RMS 1 and pass N x T times
-    # through float32 sums taken in another order: what is left is a few hundred ulp of 1.
-    "z_H_out": 1e-4,
-    "z_L_out": 1e-4,
-    "l_residual": 1e-4,  # a root mean square of differences of states
+    # |a - b| / max(1, |reference|). Float32 sums in another order differ by some 1e-7 of states
+    # of RMS 1; each of N x T steps passes that on, and a further segment again. Measured: 1.5e-5
+    # for the trained tiny preset, 7.6e-4 for the base preset with random weights, two segments,
+    # where nothing has learned to contract. Twice the latter:
+    "z_H_out": 1.5e-3,
+    "z_L_out": 1.5e-3,
+    "action_type": 1e-3,  # one product with a state whose errors are independent
+    "value": 1e-3,  # as above
+    "q_values": 3e-4,  # a sigmoid of such a product: its slope is at most 1/4
+    "quantity": 2e-3,  # exp of 11.5 sigmoids of one: relative error is multiplied by up to 3
+    "l_residual": 1e-4,  # a mean over a whole state, in which errors cancel
     "h_residual": 1e-4,
-    "action_type": 1e-4,  # one product with a state
-    "value": 1e-4,  # as above
-    "q_values": 1e-5,  # a sigmoid of one: its slope is at most 1/4
-    "quantity": 1e-3,  # exp over up to 11.5 of a sigmoid: relative error is multiplied by up to 3
 }
 """Largest accepted difference per output of an fp32 graph."""
 

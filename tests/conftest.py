@@ -32,7 +32,8 @@ def checkpoint_folder(bars_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
     def with_halting(*arguments: Any) -> Any:
         model = initial_model(*arguments)
-        torch.nn.init.normal_(model.q_head.logits.weight, std=0.3)
+        generator = torch.Generator().manual_seed(1)
+        torch.nn.init.normal_(model.q_head.logits.weight, std=0.3, generator=generator)
         return model
 
     initial_model = trainer.initial_model

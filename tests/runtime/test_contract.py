@@ -100,7 +100,7 @@ def refused(text: bytes, offset: int, mask: int) -> bool:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b'"q_values": 1e-05', b'"q_values": 1e905'),
+        (b'"h_residual": 0.0001', b'"h_residual": 1e905'),
         (b'"max": 100000.0', b'"max": 1' + 400 * b"0"),
         (b'"instruments": {},', b'"instruments": ' + 700 * b"[" + 700 * b"]" + b","),
         (b'"artifact-1"', rb'"\ud800"'),

@@ -187,10 +187,10 @@ INPUTS = ("features", "account", "instrument", "timeframe")
 @pytest.mark.parametrize(
     ("name", "where", "by", "message"),
     [
-        ("pass0/action_type", (5, 4), 0.01, r"segment 0, action_type\[5, 4\]: expected .* 0\.0001"),
-        ("pass0/quantity", 2, 50.0, r"segment 0, quantity\[2\]: expected .* within 0\.001, found"),
+        ("pass0/action_type", (5, 4), 0.01, r"segment 0, action_type\[5, 4\]: expected .* 0\.001"),
+        ("pass0/quantity", 2, 500.0, r"segment 0, quantity\[2\]: expected .* within 0\.002, found"),
         ("pass1/value", 31, -0.01, r"segment 1, value\[31\]: expected .* this machine does not"),
-        ("pass1/q_values", (7, 1), 1e-4, r"segment 1, q_values\[7, 1\]: expected .* within 1e-05"),
+        ("pass1/q_values", (7, 1), 1e-3, r"segment 1, q_values\[7, 1\]: expected .* within 0.0003"),
         ("pass0/z_H_out", (1, 2, 3), 0.01, r"segment 0, z_H_out\[1, 2, 3\]: expected"),
         ("pass1/z_L_out", (0, 0, 0), 0.01, r"segment 1, z_L_out\[0, 0, 0\]: expected"),
         ("pass0/l_residual", (3, 1, 0), 0.01, r"segment 0, l_residual\[3, 1, 0\]: expected"),
