@@ -11,6 +11,7 @@ demo: $(VENV)/ready  ## train small, export, check parity, decide without torch,
 
 test: check $(RUNTIME)/ready  ## everything CI runs
 	$(VENV)/bin/pytest --cov --cov-report=term
+	rm -rf build  # what an old one holds would be installed too
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
 	$(RUNTIME)/bin/pytest tests/runtime
 

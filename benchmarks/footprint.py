@@ -7,6 +7,7 @@ given as the first argument.
 """
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         python = Path(folder, "bin", "python")
         before = _packages(Path(folder))
+        shutil.rmtree(ROOT / "build", ignore_errors=True)  # an old one would be installed too
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
         subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", ROOT], check=True)
         added = {k: size for k, size in _packages(Path(folder)).items() if k not in before}

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 from cli import show
-from hrm_runtime import Account, GateFailed, HrmError, load, load_contract, read_csv
+from hrm_runtime import Account, GateFailed, HrmError, read_csv
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +105,9 @@ def prepare(
     """Turn bars into training tensors, once."""
     from hrm_train import load_settings
     from hrm_train import prepare as make
+    from hrm_train.prepared import require_new_file
 
+    require_new_file(out)
     prepared = make(load_settings(settings), data)
     prepared.save(out)
     if as_json:
@@ -137,6 +139,7 @@ def train(
             }
         )
     else:
+        show.series(checkpoint.description.series)
         show.epochs(checkpoint.description.epochs, checkpoint.description.best_epoch)
         show.note(f"wrote {out}")
 
@@ -186,6 +189,8 @@ def parity(
 @verb()
 def inspect(artifact: Path, as_json: Json = False) -> None:
     """Show what an artifact promises."""
+    from hrm_runtime import load_contract
+
     contract = load_contract(artifact)
     if as_json:
         _print_json(asdict(contract))
@@ -208,6 +213,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Decide at the close of the newest bar."""
+    from hrm_runtime import load
+
     model = load(artifact)
     account = Account(
         capital, position, entry_price, unrealized_pnl, position != 0, distance_to_trail

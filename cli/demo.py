@@ -5,6 +5,7 @@ dividends, and the weekly bars made from them.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from bokeh_sampledata import stocks
 from cli import show
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused
-from hrm_runtime import Action, Bars, Decision, Reason
+from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.bars import PRICES, read_series, series_name, write_csv
 from hrm_train import train
 from hrm_train.settings import PRESETS, parse_settings, render
@@ -43,7 +44,7 @@ def run(folder: Path) -> bool:
         HrmError: as the steps.
     """
     start = time.perf_counter()
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ExportRefused(f"{folder}: expected a new folder; remove it or give --out")
     data, checkpoint, artifact = folder / "bars", folder / "checkpoint", folder / "artifact"
 
@@ -60,6 +61,7 @@ def run(folder: Path) -> bool:
     show.heading("2  Train the tiny preset")
     with show.training() as on_progress:
         trained = train(settings, [data], checkpoint, on_progress)
+    show.series(trained.description.series)
     show.epochs(trained.description.epochs, trained.description.best_epoch)
 
     show.heading("3  Export one artifact")
@@ -113,10 +115,12 @@ def decide_without_torch(artifact: Path, bars: Path) -> Decision:
     arguments = ["--bars", str(bars), "--instrument", instrument, "--timeframe", timeframe]
     answer = subprocess.run(  # noqa: S603, our own interpreter and code
         [sys.executable, "-c", _WITHOUT_TORCH, "predict", str(artifact), *arguments, "--json"],
-        check=True,
+        check=False,
         stdout=subprocess.PIPE,
         text=True,
     )
+    if not answer.stdout:
+        raise InferenceFailed("hrm predict decided nothing; its message is above")
     fields: dict[str, Any] = json.loads(answer.stdout)
     return Decision(
         action=Action(fields["action_id"]),

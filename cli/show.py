@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -36,6 +37,8 @@ def heading(text: str) -> None:
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """A spinner on a terminal, a line elsewhere."""
+    if not err.is_terminal:
+        note(text)
     with err.status(text):
         yield
 
@@ -69,7 +72,7 @@ def series(found: "Sequence[Series]") -> None:
         column.justify = "right"
     for one in found:
         table.add_row(
-            f"{one.instrument}_{one.timeframe}",
+            escape(f"{one.instrument}_{one.timeframe}"),
             f"{one.bars:,}",
             str(one.duplicates),
             str(one.disordered),
@@ -121,7 +124,7 @@ def parity(stages: Sequence[Stage]) -> None:
 def contract(promised: Contract) -> None:
     """The contract on one screen."""
     graph, features = promised.graph, promised.features
-    table = Table("", "", title=promised.name, show_header=False)
+    table = Table("", "", title=escape(promised.name), show_header=False)
     trading = ", ".join(f"{name} {value:g}" for name, value in vars(promised.trading).items())
     for name, value in (
         ("created", promised.created),
@@ -143,7 +146,7 @@ def contract(promised: Contract) -> None:
         ("trading", trading),
         ("versions", ", ".join(f"{k} {v}" for k, v in promised.provenance.versions.items())),
     ):
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     out.print(table)
     parity(promised.parity)
 
@@ -155,7 +158,7 @@ def decisions(made: Sequence[tuple[str, str, Bars, Decision]]) -> None:
         stamp = datetime.fromtimestamp(int(bars.datetime[-1]), UTC)
         reason = f"[red]{decision.reason}[/red]" if decision.degraded else str(decision.reason)
         table.add_row(
-            f"[bold]{instrument}[/bold] {timeframe}\n"
+            f"[bold]{escape(instrument)}[/bold] {escape(timeframe)}\n"
             f"{stamp:%Y-%m-%d %H:%M}\n"
             f"close {bars.close[-1]:,.2f}",
             f"[bold]{decision.action.name}[/bold] {decision.quantity:g} lots\n"
@@ -185,8 +188,10 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
 
 def _bars(decision: Decision) -> str:
     lines = []
+    block = "█" if out.encoding.startswith("utf") else "#"
     for action in Action:
         share = decision.probabilities[action]
         if share > 0:
-            lines.append(f"{action.name:<11} {share:4.0%} {'█' * round(BAR_WIDTH * share)}")
+            bar = block * round(BAR_WIDTH * share)
+            lines.append(f"{action.name:<11} {share:4.0%} {bar}")
     return "\n".join(lines)

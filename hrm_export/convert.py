@@ -18,7 +18,7 @@ from onnx_ir.passes.common import (
 
 from hrm_export.unroll import INPUTS, Unrolled
 from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_runtime.model import OUTPUTS
+from hrm_runtime.contract import OUTPUTS
 from hrm_train.model import HierarchicalReasoningModel
 
 OPSET: Final = 23

@@ -53,7 +53,7 @@ def export(checkpoint: str | Path, out: str | Path) -> Exported:
 
     The graph is held against torch on the checkpoint's held-out windows, the folder is loaded
     once as production would, and only then takes its name. With SOURCE_DATE_EPOCH set, the same
-    checkpoint gives the same bytes.
+    checkpoint and folder name give the same bytes.
 
     Raises:
         CheckpointInvalid: the checkpoint is missing, damaged or of other dimensions.
@@ -61,7 +61,7 @@ def export(checkpoint: str | Path, out: str | Path) -> Exported:
         ParityFailed: the graph does not compute what torch computes. Nothing is written.
     """
     destination = Path(out)
-    if destination.exists():
+    if os.path.lexists(destination):
         raise ExportRefused(f"{destination}: expected a new folder, found one; remove it first")
     source = load_checkpoint(checkpoint)
 
@@ -136,7 +136,7 @@ def _created() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     try:
         moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError, OSError) as error:
         raise ExportRefused(
             f"SOURCE_DATE_EPOCH: expected epoch seconds, found {epoch!r}"
         ) from error

@@ -1,16 +1,18 @@
 """Choosing golden vectors: held-out windows whose decision rounding cannot turn."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from hrm_export.parity import Inputs, top_two_gap, torch_run, window_inputs
-from hrm_runtime.contract import Contract
-from hrm_runtime.golden import LEAST_WINDOWS, WITH_BARS, Golden
+from hrm_export.parity import top_two_gap, torch_run, window_inputs
+from hrm_runtime.actions import Side
+from hrm_runtime.contract import LEAST_WINDOWS, Contract
+from hrm_runtime.golden import WITH_BARS, Golden
 from hrm_runtime.model import Ids, decisions, run_segments
 from hrm_train.checkpoint import Checkpoint
 from hrm_train.errors import CheckpointInvalid
-from hrm_train.windows import round_robin
+from hrm_train.windows import Windows, concatenate, round_robin
 
 CLEAR_GAP: Final = 0.05
 CLEAR_HALT: Final = 1e-3
@@ -27,20 +29,15 @@ def make_golden(source: Checkpoint, contract: Contract) -> Golden:
     Raises:
         CheckpointInvalid: too few held-out windows.
     """
-    held_out = source.windows
-    known = LEAST_WINDOWS - UNKNOWN_WINDOWS
-    if len(held_out) < known:
-        raise CheckpointInvalid(
-            f"expected at least {known} held-out windows, found {len(held_out)}"
-        )
-    inputs = window_inputs(contract, held_out)
-    order = np.argsort(-_clarity(source, contract, inputs), kind="stable")
-    kinds = (held_out.instrument, held_out.timeframe, np.sign(held_out.accounts[:, 1]).astype(int))
-    chosen = order[round_robin(tuple(kind[order] for kind in kinds))][:known]
-    chosen = np.concatenate((chosen, chosen[:UNKNOWN_WINDOWS]))
-
-    picked = held_out[chosen]
-    picked.instrument[known:] = 0
+    known = source.windows
+    unknown = replace(known, instrument=np.zeros_like(known.instrument))
+    count = LEAST_WINDOWS - UNKNOWN_WINDOWS
+    if len(known) < count:
+        raise CheckpointInvalid(f"expected at least {count} held-out windows, found {len(known)}")
+    picked = concatenate(
+        known[_choose(source, contract, known)[:count]],
+        unknown[_choose(source, contract, unknown)[:UNKNOWN_WINDOWS]],
+    )
     inputs = window_inputs(contract, picked)
     passes = run_segments(torch_run(source.model), *inputs.arrays, contract.max_segments)
     made = decisions(passes, inputs.accounts, "")
@@ -60,12 +57,24 @@ def make_golden(source: Checkpoint, contract: Contract) -> Golden:
     )
 
 
-def _clarity(source: Checkpoint, contract: Contract, inputs: Inputs) -> Ids:
-    """int64 [g]: from how many of the three boundaries a window's decision stays clear."""
+def _choose(source: Checkpoint, contract: Contract, windows: Windows) -> Ids:
+    """An order of the windows: sides in turn; within a side clear gaps first, then what else is
+    clear, with instruments and timeframes in turn.
+    """
+    inputs = window_inputs(contract, windows)
     passes = run_segments(torch_run(source.model), *inputs.arrays, contract.max_segments)
     halting = np.min([np.abs(np.diff(p["q_values"])[:, 0]) for p in passes], axis=0)
     lots = np.min([np.abs(p["quantity"] - np.round(p["quantity"])) for p in passes], axis=0)
     gaps = np.array([top_two_gap(made) for made in decisions(passes, inputs.accounts, "")])
-    clear = np.stack([gaps >= CLEAR_GAP, halting >= CLEAR_HALT, lots >= CLEAR_LOTS])
-    counts: Ids = clear.sum(axis=0)
-    return counts
+    clear = gaps >= CLEAR_GAP
+    others = (halting >= CLEAR_HALT).astype(np.int64) + (lots >= CLEAR_LOTS)
+    side = np.sign(windows.accounts[:, 1]).astype(np.int64)
+
+    queues = []
+    for current in Side:
+        for wanted in (True, False):
+            mine = np.flatnonzero((side == current) & (clear == wanted))
+            mine = mine[np.argsort(-others[mine], kind="stable")]
+            queues.append(mine[round_robin((windows.instrument[mine], windows.timeframe[mine]))])
+    order = np.concatenate(queues)
+    return order[round_robin((side[order],))]

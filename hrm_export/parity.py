@@ -15,11 +15,11 @@ import torch
 from hrm_export.errors import ParityFailed
 from hrm_runtime.account import Account
 from hrm_runtime.artifact import load
-from hrm_runtime.contract import Contract, Flip, OutputParity, Stage, name_of
+from hrm_runtime.contract import OUTPUTS, Contract, Flip, OutputParity, Stage, name_of
 from hrm_runtime.decision import Decision
 from hrm_runtime.features import rows
-from hrm_runtime.golden import deviation
-from hrm_runtime.model import OUTPUTS, Floats, Ids, Model, Outputs, Run, decisions, network_inputs
+from hrm_runtime.golden import deviation, lots_agree
+from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, decisions, network_inputs
 from hrm_runtime.model import run_segments as run_passes
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
 from hrm_train.errors import CheckpointInvalid
@@ -74,9 +74,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every stage over `windows` windows; passed if all passed."""
+    """Every stage over `windows` windows, `unseen` of them later than all training labels."""
 
     windows: int
+    unseen: int
     stages: tuple[Stage, ...]
 
     @property
@@ -93,7 +94,8 @@ def check_parity(
 ) -> ParityReport:
     """Hold an artifact against its checkpoint on windows of bars files.
 
-    Windows are spread over instruments, timeframes and sides; accounts are synthesised.
+    Windows are spread over instruments, timeframes and sides, those later than the training part
+    first; accounts are synthesised.
 
     Raises:
         DoNotStart: the artifact cannot be loaded.
@@ -104,12 +106,18 @@ def check_parity(
     source = load_checkpoint(checkpoint)
     _require_same_network(model.contract, source)
     prepared = prepare(source.settings, data, source.description.vocabulary)
-    chosen = spread(
-        prepared, np.arange(len(prepared)), windows_wanted, source.settings.training.seed
+    later = prepared.sample_stamp >= source.description.boundary
+    unseen, seen = (
+        spread(prepared, np.flatnonzero(side), windows_wanted, source.settings.training.seed)
+        for side in (later, ~later)
     )
-    found = windows(prepared, chosen, model.contract.bars_needed)
-    inputs = window_inputs(model.contract, found)
-    return ParityReport(len(inputs), (compare_eager(source.model, model, inputs),))
+    chosen = np.concatenate((unseen, seen))[:windows_wanted]
+    inputs = window_inputs(model.contract, windows(prepared, chosen, model.contract.bars_needed))
+    return ParityReport(
+        windows=len(inputs),
+        unseen=min(len(unseen), windows_wanted),
+        stages=(compare_eager(source.model, model, inputs),),
+    )
 
 
 def window_inputs(contract: Contract, found: Windows) -> Inputs:
@@ -203,8 +211,7 @@ class Measured:
             flip = _flip(first + row, reference, decision)
             if flip is not None:
                 self._flips.append(flip)
-                lots = float(expected[reference.segments - 1]["quantity"][row])
-                if not _excused(flip, reference, lots, self._tolerances["quantity"]):
+                if not _excused(flip, reference, decision, self._tolerances["quantity"]):
                     self._unexcused += 1
         self._windows += len(accounts)
 
@@ -285,11 +292,11 @@ def _flip(window: int, reference: Decision, found: Decision) -> Flip | None:
     return None
 
 
-def _excused(flip: Flip, reference: Decision, lots: float, tolerance: float) -> bool:
-    """Whether rounding alone explains a flip: a near tie, or lots next to a whole number."""
+def _excused(flip: Flip, reference: Decision, found: Decision, tolerance: float) -> bool:
+    """Whether rounding alone explains a flip."""
     if flip.what == "segments":
         halt, go_on = reference.q_values
         return abs(halt - go_on) <= NEAR_TIE
     if flip.what == "action":
         return flip.gap <= NEAR_TIE
-    return abs(lots - round(lots)) <= tolerance * max(1.0, lots)
+    return lots_agree(reference.action, reference.quantity, found.quantity, tolerance)

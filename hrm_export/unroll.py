@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from hrm_runtime.model import OUTPUTS
+from hrm_runtime.contract import OUTPUTS
 from hrm_train.model import HierarchicalReasoningModel
 
 INPUTS = ("features", "account", "instrument", "timeframe", "z_H", "z_L")
@@ -24,7 +24,7 @@ class Unrolled(nn.Module):
         z_H: Tensor,
         z_L: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The outputs in the order of `hrm_runtime.model.OUTPUTS`; shapes as `Model.run`."""
+        """The outputs in the order of `hrm_runtime.contract.OUTPUTS`; shapes as `Model.run`."""
         outputs, (zH_BSD, zL_BSD) = self.model(features, account, instrument, timeframe, (z_H, z_L))
         named = {**outputs, "z_H_out": zH_BSD, "z_L_out": zL_BSD}
         return tuple(named[name] for name in OUTPUTS)

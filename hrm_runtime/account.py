@@ -40,6 +40,8 @@ class Account:
         for field in fields(self):
             value = getattr(self, field.name)
             try:
+                if isinstance(value, str | bytes):
+                    raise TypeError("text")  # noqa: TRY301, refused as float would refuse a list
                 number = float(value)
             except (TypeError, ValueError, OverflowError) as error:
                 raise BadAccount(

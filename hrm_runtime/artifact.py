@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Final
 
 from hrm_runtime.actions import Action
-from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, Contract, read_contract
+from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, OUTPUTS, Contract, read_contract
 from hrm_runtime.errors import (
     ArtifactDamaged,
     ArtifactNotFound,
+    BadInput,
     ContractInvalid,
     InferenceFailed,
 )
 from hrm_runtime.golden import Golden, replay
-from hrm_runtime.model import OUTPUTS, Model
+from hrm_runtime.model import Model
 from hrm_runtime.session import Session, Signature
 
 _WARM_UP_RUNS: Final = 3
@@ -34,8 +35,10 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
         UnsupportedFormat: written for another version of this library.
         ContractInvalid: the contract contradicts itself, its graph or this library.
         SelfTestFailed: this machine does not compute what torch computed.
-        BadInput: `threads` is below 1.
+        BadInput: `threads` is not a count, or `sha256` not text.
     """
+    if not isinstance(sha256, str | None):
+        raise BadInput(f"sha256: expected text, found {sha256!r}")
     files = _read(Path(path))
     model_id = hashlib.sha256(files[CONTRACT]).hexdigest()
     if sha256 is not None and sha256.lower() != model_id:

@@ -98,8 +98,11 @@ class Bars:
         Raises:
             BadBars: a required column is missing, or as the constructor.
         """
-        _require_columns(columns)
-        names = [*REQUIRED, "volume"] if "volume" in columns else REQUIRED
+        found = columns.keys() if hasattr(columns, "keys") else getattr(columns, "columns", None)
+        if found is None:
+            raise BadBars(f"bars: expected a mapping of columns, found {type(columns).__name__}")
+        _require_columns(found)
+        names = [*REQUIRED, "volume"] if "volume" in list(found) else REQUIRED
         return cls(**{name: columns[name] for name in names})
 
     def __len__(self) -> int:
@@ -167,7 +170,7 @@ def series_name(path: str | Path) -> tuple[str, str]:
     return symbol, timeframe
 
 
-def read_series(paths: Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
+def read_series(paths: str | Path | Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
     """Every series in `paths` (files, or folders of CSV files) by (instrument, timeframe), sorted.
 
     Raises:
@@ -175,7 +178,7 @@ def read_series(paths: Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
             `series_name` and `read_csv`.
     """
     files: dict[tuple[str, str], Path] = {}
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         found = sorted(path.glob("*.csv")) if os.path.isdir(path) else [path]
         if not found:
             raise BadBars(f"{path}: expected CSV files in this folder, found none")
@@ -195,8 +198,9 @@ def real_numbers(value: object) -> npt.NDArray[Any]:
         ValueError: rows of different lengths.
     """
     array = np.asarray(value)
-    if array.dtype.kind not in "iufO":
-        raise TypeError(f"found {array.dtype}")
+    text = array.dtype.kind == "O" and any(isinstance(item, str | bytes) for item in array.flat)
+    if array.dtype.kind not in "iufO" or text:
+        raise TypeError(f"found {'text' if text else array.dtype}")
     return array
 
 
@@ -243,7 +247,7 @@ def _stamps(column: Floats) -> Integers:
         where = int(np.argmax(bad))
         raise BadBars(
             f"bars: expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; "
-            f"found {column[where]!r} in row {where}"
+            f"found {column[where]:.15g} in row {where}"
         )
     return column.astype(np.int64)
 

@@ -22,6 +22,24 @@ CONTRACT: Final = "contract.json"
 MODEL: Final = "model.onnx"
 GOLDEN: Final = "golden.npz"
 
+OUTPUTS: Final = (
+    "action_type",
+    "quantity",
+    "value",
+    "q_values",
+    "z_H_out",
+    "z_L_out",
+    "l_residual",
+    "h_residual",
+)
+"""The graph's outputs, in order."""
+
+LEAST_WINDOWS: Final = 32
+"""Golden vectors an artifact must have."""
+
+LARGEST_TOLERANCE: Final = 0.05
+"""A looser comparison would prove nothing."""
+
 UNKNOWN: Final = "unknown"
 """The name behind id 0: whatever the artifact was not trained on."""
 
@@ -190,6 +208,8 @@ class Contract:
         Raises:
             UnknownInstrument: it was not trained on and the contract does not allow that.
         """
+        if not isinstance(name, str):
+            raise UnknownInstrument(f"instrument: expected a name, found {name!r}")
         known = self.instruments.get(name)
         if known is not None and known.id != 0:
             return known
@@ -203,6 +223,8 @@ class Contract:
         Raises:
             UnknownTimeframe: it was not trained on and the contract does not allow that.
         """
+        if not isinstance(name, str):
+            raise UnknownTimeframe(f"timeframe: expected a name, found {name!r}")
         known = self.timeframes.get(name)
         if known is not None:
             return known.id
@@ -283,10 +305,26 @@ def _verify(contract: Contract) -> None:
             "graph: expected sizes >= 1",
         ),
         (contract.max_segments >= 1, "max_segments: expected >= 1"),
-        (all(stage.passed for stage in contract.parity), "parity: expected every stage passed"),
+        (
+            set(contract.tolerances) == set(OUTPUTS),
+            "tolerances: expected one per output",
+        ),
+        (
+            all(tolerance <= LARGEST_TOLERANCE for tolerance in contract.tolerances.values()),
+            f"tolerances: expected at most {LARGEST_TOLERANCE}",
+        ),
+        (
+            len(contract.parity) > 0 and all(map(_proven, contract.parity)),
+            "parity: expected at least one stage, each passed, with every output within tolerance",
+        ),
     ):
         if not holds:
             raise ContractInvalid(f"{CONTRACT}: {expectation}")
+
+
+def _proven(stage: Stage) -> bool:
+    within = (output.max_rel <= output.tolerance for output in stage.outputs.values())
+    return stage.passed and set(stage.outputs) == set(OUTPUTS) and all(within)
 
 
 def _same_names(where: str, expected: tuple[str, ...], found: tuple[str, ...]) -> None:

@@ -33,6 +33,7 @@ _ROUNDING: Final = 1e-12
 """Far below a tick's share of an average (some 1e-9), far above float64's error (some 1e-15)."""
 
 _SECONDS_PER_DAY: Final = 86_400
+_EPOCH_WEEKDAY: Final = 3  # a Thursday; Monday is 0
 _CENTRED_20: Final = np.arange(20) - 9.5
 _SQUARES_20: Final = float((_CENTRED_20**2).sum())
 
@@ -46,12 +47,14 @@ class Row:
         close: its close, in currency.
         atr: its 14-bar average true range, in currency.
         values: float32 [F], in the order of `columns.FEATURES`; always finite.
+        history_bars: how many bars it was computed from.
     """
 
     datetime: int
     close: float
     atr: float
     values: npt.NDArray[np.float32]
+    history_bars: int
 
 
 def row(bars: Bars, history_bars: int = HISTORY_BARS) -> Row:
@@ -109,53 +112,54 @@ def _row(stamp: int, prices: Floats) -> Row:
     slope, strength = _trend(c[-20:])
     returns = np.diff(prices[3, -21:]) / prices[3, -21:-1]
 
-    values = (
-        *sma.values(),
-        *ema.values(),
-        _ratio(macd, atr),
-        _ratio(macd_signal, atr),
-        _ratio(macd_histogram, atr),
-        _last(talib.RSI, c, 14),
-        _last(talib.RSI, c, 21),
-        stoch_k,
-        stoch_d,
-        _last(talib.WILLR, h[-14:], l[-14:], c[-14:], 14),
-        _last(talib.CCI, h[-20:], l[-20:], c[-20:], 20),
-        _last(talib.ADX, *exact, 14),
-        _last(talib.PLUS_DI, *exact, 14),
-        _last(talib.MINUS_DI, *exact, 14),
-        _ratio(-float(c[-11]), atr),  # momentum_10
-        _percent(price - ten_before, ten_before),  # roc_10
-        _last(talib.TRIX, prices[3] / price, 14),
-        atr,
-        upper,
-        sma[20],
-        lower,
-        _percent(upper - lower, 1.0 + sma[20]),
-        _percent(-lower, upper - lower),
-        _ratio(slope, atr),
-        strength,
-        _sign(slope),
-        _percent(price - before, before),  # price_change
-        _ratio(-float(c[-2]), atr),  # price_change_abs
-        100.0 * (last_high - last_low),
-        100.0 * abs(last_open),
-        100.0 * (last_high - max(last_open, 0.0)),
-        100.0 * (min(last_open, 0.0) - last_low),
-        _sign(sma[5] - sma[20]),
-        _sign(sma[10] - sma[50]),
-        _percent(-sma[20], 1.0 + sma[20]),
-        _percent(-ema[20], 1.0 + ema[20]),
-        100.0 * _deviation(returns[-10:]),
-        100.0 * _deviation(returns),
-        last_open,
-        last_high,
-        last_low,
-        math.log(price / before),  # log_return
-        (stamp % _SECONDS_PER_DAY) / _SECONDS_PER_DAY,
-        (stamp // _SECONDS_PER_DAY + 3) % 7 / 7.0,  # the epoch began on a Thursday; Monday is 0
-    )
-    return Row(stamp, price, atr * price, np.array(values, dtype=np.float32))
+    values = {
+        **{f"sma_{period}": value for period, value in sma.items()},
+        **{f"ema_{period}": value for period, value in ema.items()},
+        "macd": _ratio(macd, atr),
+        "macd_signal": _ratio(macd_signal, atr),
+        "macd_histogram": _ratio(macd_histogram, atr),
+        "rsi_14": _last(talib.RSI, c, 14),
+        "rsi_21": _last(talib.RSI, c, 21),
+        "stoch_k": stoch_k,
+        "stoch_d": stoch_d,
+        "williams_r": _last(talib.WILLR, h[-14:], l[-14:], c[-14:], 14),
+        "cci": _last(talib.CCI, h[-20:], l[-20:], c[-20:], 20),
+        "adx": _last(talib.ADX, *exact, 14),
+        "di_plus": _last(talib.PLUS_DI, *exact, 14),
+        "di_minus": _last(talib.MINUS_DI, *exact, 14),
+        "momentum_10": _ratio(-float(c[-11]), atr),
+        "roc_10": _percent(price - ten_before, ten_before),
+        "trix": _last(talib.TRIX, prices[3] / price, 14),
+        "atr": atr,
+        "bb_upper": upper,
+        "bb_middle": sma[20],
+        "bb_lower": lower,
+        "bb_width": _percent(upper - lower, 1.0 + sma[20]),
+        "bb_position": _percent(-lower, upper - lower),
+        "trend_slope": _ratio(slope, atr),
+        "trend_strength": strength,
+        "trend_direction": _sign(slope),
+        "price_change": _percent(price - before, before),
+        "price_change_abs": _ratio(-float(c[-2]), atr),
+        "hl_range": 100.0 * (last_high - last_low),
+        "body_size": 100.0 * abs(last_open),
+        "upper_shadow": 100.0 * (last_high - max(last_open, 0.0)),
+        "lower_shadow": 100.0 * (min(last_open, 0.0) - last_low),
+        "sma_5_20_cross": _sign(sma[5] - sma[20]),
+        "sma_10_50_cross": _sign(sma[10] - sma[50]),
+        "price_vs_sma_20": _percent(-sma[20], 1.0 + sma[20]),
+        "price_vs_ema_20": _percent(-ema[20], 1.0 + ema[20]),
+        "volatility_10": 100.0 * _deviation(returns[-10:]),
+        "volatility_20": 100.0 * _deviation(returns),
+        "open": last_open,
+        "high": last_high,
+        "low": last_low,
+        "log_return": math.log(price / before),
+        "time_of_day": (stamp % _SECONDS_PER_DAY) / _SECONDS_PER_DAY,
+        "day_of_week": (stamp // _SECONDS_PER_DAY + _EPOCH_WEEKDAY) % 7 / 7.0,
+    }
+    ordered = np.array([values[name] for name in FEATURES], dtype=np.float32)
+    return Row(stamp, price, atr * price, ordered, prices.shape[1])
 
 
 def _last(indicator: Callable[..., Floats], *arguments: object) -> float:
@@ -190,6 +194,3 @@ def _trend(values: Floats) -> tuple[float, float]:
     variance = float((centred * centred).sum())
     slope = covariance / _SQUARES_20
     return slope, _ratio(slope * covariance, variance)
-
-
-assert len(FEATURES) == 54  # the tuple in `_row` is written in this order

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
+from hrm_runtime.actions import Action
 from hrm_runtime.bars import Bars
-from hrm_runtime.contract import GOLDEN, name_of
+from hrm_runtime.contract import GOLDEN, LEAST_WINDOWS, name_of
 from hrm_runtime.decision import Decision
 from hrm_runtime.errors import ArtifactDamaged, BadInput, InferenceFailed, SelfTestFailed
 from hrm_runtime.model import Model, Outputs, decisions
 
-LEAST_WINDOWS: Final = 32
 WITH_BARS: Final = 4
 """How many of the windows are also stored as bars and replayed through `Model.decide`."""
 
@@ -144,10 +144,10 @@ def replay(golden: Golden, model: Model) -> None:
                 _compare(f"segment {number}, {name}", output, expected[name], tolerances[name])
         made = decisions(passes, golden.accounts(), model.id)
         for window, decision in enumerate(made):
-            _compare_decision(golden, window, decision)
+            _compare_decision(golden, window, decision, tolerances["quantity"])
         for window in range(WITH_BARS):
             decision = _decide(golden, window, model)
-            _compare_decision(golden, window, decision)
+            _compare_decision(golden, window, decision, tolerances["quantity"])
             for name in ("probabilities", "q_values", "value"):
                 _compare(
                     f"window {window} from its bars, {name}",
@@ -164,6 +164,16 @@ def deviation(found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArr
     expected = reference.astype(np.float64)
     error: npt.NDArray[np.float64] = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
     return error
+
+
+def lots_agree(action: Action, expected: float, found: float, tolerance: float) -> bool:
+    """Whether rounding explains two quantities of one action.
+
+    An opening is rounded down to whole lots, so it may differ by one, or by its output's relative
+    tolerance where that is more. Other quantities do not come from the network.
+    """
+    opening = action in (Action.BUY_LONG, Action.SELL_SHORT)
+    return abs(found - expected) <= (max(1.0, tolerance * expected) if opening else 0.0)
 
 
 def _decide(golden: Golden, window: int, model: Model) -> Decision:
@@ -192,8 +202,8 @@ def _compare(
         )
 
 
-def _compare_decision(golden: Golden, window: int, decision: Decision) -> None:
-    """Action and segments must be equal; whole lots may step by one where rounding falls."""
+def _compare_decision(golden: Golden, window: int, decision: Decision, tolerance: float) -> None:
+    """Action and segments must be equal, and the lots as `lots_agree` says."""
     expected = (int(golden.actions[window]), int(golden.segments[window]))
     lots = float(golden.quantities[window])
     if decision.degraded or expected != (int(decision.action), decision.segments):
@@ -201,7 +211,7 @@ def _compare_decision(golden: Golden, window: int, decision: Decision) -> None:
             f"{GOLDEN}: window {window}: expected action {expected[0]} in segment {expected[1]}, "
             f"found {int(decision.action)} in {decision.segments} ({decision.reason})"
         )
-    if abs(decision.quantity - lots) > 1.0:
+    if not lots_agree(decision.action, lots, decision.quantity, tolerance):
         raise SelfTestFailed(
             f"{GOLDEN}: window {window}: expected {lots:g} lots, found {decision.quantity:g}"
         )

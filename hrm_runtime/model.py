@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from hrm_runtime.account import Account, vector
 from hrm_runtime.bars import Bars, real_numbers
 from hrm_runtime.contract import Contract, Instrument
 from hrm_runtime.decision import Decision, decision
-from hrm_runtime.errors import BadFeatures, TooFewBars
+from hrm_runtime.errors import BadAccount, BadFeatures, TooFewBars
 from hrm_runtime.features import Row, rows
 from hrm_runtime.session import Session
 
@@ -23,17 +23,6 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 Run = Callable[..., Outputs]
 """(features, account, instrument, timeframe, z_H=None, z_L=None) -> Outputs."""
-
-OUTPUTS: Final = (
-    "action_type",
-    "quantity",
-    "value",
-    "q_values",
-    "z_H_out",
-    "z_L_out",
-    "l_residual",
-    "h_residual",
-)
 
 
 class Model:
@@ -91,7 +80,8 @@ class Model:
             window: the rows of consecutive bars, oldest first; the last W are used.
 
         Raises:
-            BadFeatures: fewer than W rows, or rows whose stamps do not increase.
+            BadFeatures: fewer than W rows, rows made from another number of bars than the
+                contract's `history_bars`, or rows whose stamps do not increase.
             UnknownInstrument, UnknownTimeframe, InferenceFailed: as `decide`.
         """
         return self._decide(window, account, instrument, timeframe, time.perf_counter())
@@ -164,6 +154,14 @@ class Model:
         if len(window) < length:
             raise BadFeatures(f"rows: expected at least {length}, found {len(window)}")
         window = window[-length:]
+        history = self.contract.features.history_bars
+        if wrong := {row.history_bars for row in window} - {history}:
+            raise BadFeatures(
+                f"rows: expected features.rows(bars, history_bars={history}), found rows made "
+                f"from {sorted(wrong)} bars"
+            )
+        if not isinstance(account, Account):
+            raise BadAccount(f"account: expected an Account, found {type(account).__name__}")
         stamps = np.array([row.datetime for row in window])
         if not (np.diff(stamps) > 0).all():
             raise BadFeatures("rows: expected stamps that increase, oldest bar first")

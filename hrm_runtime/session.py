@@ -30,6 +30,9 @@ _FAILURES: Final[tuple[type[Exception], ...]] = (
 )
 """Everything a session raises by itself; these classes share no base but Exception."""
 
+MOST_THREADS: Final = 1024
+"""More than any one decision could use; a larger number is a mistake."""
+
 _QUIET: Final = 3
 """Errors only: a warning for each optional input would be printed at every load."""
 
@@ -51,12 +54,12 @@ class Session:
 
     Raises:
         ContractInvalid: onnxruntime refuses the graph.
-        BadInput: `threads` is below 1, or the environment lets models configure the session.
+        BadInput: `threads` is not a count, or the environment lets models configure the session.
     """
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
-        if threads < 1:
-            raise BadInput(f"threads: expected at least 1, found {threads}")
+        if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+            raise BadInput(f"threads: expected 1 to {MOST_THREADS}, found {threads!r}")
         if os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL", "0") != "0":
             raise BadInput(
                 "ORT_LOAD_CONFIG_FROM_MODEL is set: a model could change how it is run; unset it"

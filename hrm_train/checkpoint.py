@@ -18,7 +18,7 @@ from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, seal, unseal
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Vocabulary
+from hrm_train.prepared import Manifest, Series, Vocabulary
 from hrm_train.settings import Settings, load_settings, render
 from hrm_train.windows import Windows
 
@@ -60,6 +60,7 @@ class Description:
     features: tuple[str, ...]
     account: tuple[str, ...]
     vocabulary: Vocabulary
+    series: tuple[Series, ...]
     train_samples: int
     validation_samples: int
     boundary: int
@@ -155,7 +156,7 @@ class CheckpointWriter:
 
     def describe(
         self,
-        vocabulary: Vocabulary,
+        manifest: Manifest,
         epochs: tuple[Epoch, ...],
         best_epoch: int,
         train_samples: int,
@@ -169,7 +170,8 @@ class CheckpointWriter:
             feature_version=FEATURE_VERSION,
             features=FEATURES,
             account=ACCOUNT,
-            vocabulary=vocabulary,
+            vocabulary=manifest.vocabulary,
+            series=manifest.series,
             train_samples=train_samples,
             validation_samples=validation_samples,
             boundary=boundary,

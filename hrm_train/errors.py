@@ -3,7 +3,8 @@
 HrmError
 ├── SettingsInvalid      mend settings.yaml; nothing has started
 ├── DataInvalid          mend the data files; nothing was written
-└── CheckpointInvalid    not a checkpoint, or one of other dimensions
+├── CheckpointInvalid    not a checkpoint, or one of other dimensions
+└── TrainingDiverged     lower the learning rate; the last good epoch is kept
 """
 
 from hrm_runtime.errors import HrmError
@@ -19,3 +20,7 @@ class DataInvalid(HrmError):
 
 class CheckpointInvalid(HrmError):
     """A checkpoint that is missing, incomplete, or of other dimensions."""
+
+
+class TrainingDiverged(HrmError):
+    """A loss that is no longer a number."""

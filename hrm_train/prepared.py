@@ -7,6 +7,7 @@ long and short, each with a synthesised account.
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from hrm_train.labels import action_returns, execution_costs, risk_lots
 from hrm_train.settings import Settings
 
 FORMAT_VERSION: Final = 1
+TENSORS_SUFFIX: Final = ".safetensors"
 
 _BASIS: Final = (
     "seed",
@@ -153,18 +155,20 @@ class Prepared:
         return self.bar_stamp[self.row_bar[self.sample_row]]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all.
+        """Write one new safetensors file, whole or not at all.
 
         Raises:
-            DataInvalid: the path cannot be written.
+            DataInvalid: as `require_new_file`, or the path cannot be written.
         """
+        require_new_file(path)
         arrays = {name: value for name, value in vars(self).items() if name != "manifest"}
         partial = Path(f"{path}.partial")
         try:
             partial.write_bytes(save(arrays, {"manifest": json.dumps(asdict(self.manifest))}))
             os.replace(partial, path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise DataInvalid(f"{path}: expected to write training tensors: {error}") from error
 
     @classmethod
@@ -208,6 +212,21 @@ class Prepared:
         ):
             if count > most:
                 raise DataInvalid(f"embeddings.{name}: expected at least {count}, was {most}")
+
+
+def require_new_file(path: str | Path) -> None:
+    """Hold a path for training tensors to what can be written, before any work.
+
+    Raises:
+        DataInvalid: not called *.safetensors, in no folder, or already there.
+    """
+    path = Path(path)
+    if path.suffix != TENSORS_SUFFIX:
+        raise DataInvalid(f"{path}: expected a name ending in {TENSORS_SUFFIX}")
+    if not os.path.isdir(path.parent):
+        raise DataInvalid(f"{path}: expected its folder to exist")
+    if os.path.lexists(path):
+        raise DataInvalid(f"{path}: expected a new file; choose another name or remove it")
 
 
 def basis(settings: Settings) -> dict[str, Any]:

@@ -87,9 +87,9 @@ class Hierarchical(Section):
         True, description="start each cycle's L from its initial state; the paper does not"
     )
     convergence_threshold: Positive = Field(
-        1e-6, description="residual at which iterating L to convergence stops"
+        1e-6, description="recorded; for iterating L to convergence, which is not done yet"
     )
-    max_convergence_steps: Count = 100
+    max_convergence_steps: Count = Field(100, description="as above")
 
 
 class Embeddings(Section):
@@ -110,7 +110,7 @@ class OutputHeads(Section):
 
     action_dim: Literal[5] = Field(5, description="the action space is fixed")
     quantity_min: Annotated[Number, Field(ge=1)] = Field(1.0, description="lots")
-    quantity_max: Number = 100000.0
+    quantity_max: Annotated[Number, Field(le=1e9)] = 100000.0
     value_estimation: Literal[True] = Field(True, description="the graph always has this head")
     q_learning_prep: Literal[True] = Field(True, description="the graph always has this head")
 
@@ -157,10 +157,10 @@ class Network(Section):
 class Training(Section):
     """Labels, accounts, losses and the optimiser."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Count = 20
     batch_size: Count = 256
-    learning_rate: Positive = 1e-4
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = Field(200, description="linear, then constant")
     weight_decay: Annotated[Number, Field(ge=0)] = 0.1
     max_segments: Count = Field(
@@ -204,7 +204,7 @@ class TradingRules(Section):
     brokerage_entry: Annotated[Number, Field(ge=0)] = Field(25.0, description="currency per order")
     brokerage_exit: Annotated[Number, Field(ge=0)] = 35.0
     stop_atr: Positive = Field(1.5, description="ATR at entry")
-    target_atr: Positive = 3.0
+    target_atr: Positive = Field(3.0, description="recorded; a trailing stop checks no target")
 
 
 class InstrumentFacts(Section):
@@ -320,7 +320,7 @@ def load_settings(path: str | Path) -> Settings:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{path}: expected a readable settings file: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsInvalid(f"{path}: expected YAML: {error}") from error
     return parse_settings(document if document is not None else {}, source=str(path))
 
@@ -366,7 +366,7 @@ class _StrictLoader(yaml.SafeLoader):
     """Refuses a key given twice, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [str(self.construct_object(key, deep=True)) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(

@@ -54,8 +54,10 @@ class Statistics:
 
 
 def feature_statistics(prepared: Prepared, split: Split) -> Statistics:
-    """Of the feature rows [F] before the boundary."""
-    return _statistics(prepared.features[prepared.bar_stamp[prepared.row_bar] < split.boundary])
+    """Of the feature rows [F] whose bar had closed, its successor opened, by the boundary."""
+    opened = prepared.bar_stamp[prepared.row_bar]
+    closed = np.append(prepared.bar_stamp[1:], split.boundary)[prepared.row_bar]
+    return _statistics(prepared.features[(opened < split.boundary) & (closed <= split.boundary)])
 
 
 def account_statistics(prepared: Prepared, split: Split) -> Statistics:

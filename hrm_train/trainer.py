@@ -11,17 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hrm_runtime.contract import LEAST_WINDOWS
 from hrm_train.checkpoint import Checkpoint, CheckpointWriter, Epoch, load_checkpoint
-from hrm_train.errors import DataInvalid
+from hrm_train.errors import DataInvalid, TrainingDiverged
 from hrm_train.losses import segment_losses
 from hrm_train.model import HierarchicalReasoningModel, Outputs, States, cycle
-from hrm_train.prepared import Prepared, prepare
+from hrm_train.prepared import TENSORS_SUFFIX, Prepared, prepare
 from hrm_train.settings import Settings
 from hrm_train.split import Split, account_statistics, chronological_split, feature_statistics
 from hrm_train.windows import Windows, spread, windows
 
 HELD_OUT_WINDOWS: Final = 512
-TENSORS_SUFFIX: Final = ".safetensors"
 
 _BETAS: Final = (0.9, 0.95)
 """Of AdamW, as published."""
@@ -51,7 +51,7 @@ class Batch:
 
 def train(
     settings: Settings,
-    data: Iterable[str | Path],
+    data: str | Path | Iterable[str | Path],
     out: str | Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Checkpoint:
@@ -62,6 +62,7 @@ def train(
     Raises:
         CheckpointInvalid: `out` exists and is not empty, or cannot be written.
         BadBars, DataInvalid, SettingsInvalid: the data cannot be trained on. Nothing is written.
+        TrainingDiverged: a loss is not finite. The epochs before are kept.
     """
     writer = CheckpointWriter(out)
     prepared = load_or_prepare(settings, data)
@@ -69,15 +70,17 @@ def train(
         prepared, settings.training.validation_fraction, settings.training.label_horizon
     )
     model = initial_model(settings, prepared, split)
-    writer.begin(settings, held_out(settings, prepared, split))
+    kept = held_out(settings, prepared, split)
     tensors = Tensors(prepared, settings.network.input.window)
     epochs: tuple[Epoch, ...] = ()
     for epoch in fit(model, tensors, split, on_progress):
         epochs = (*epochs, epoch)
+        if len(epochs) == 1:  # nothing is written before there is something to keep
+            writer.begin(settings, kept)
         best = min(epochs, key=lambda e: e.validation_loss)
         writer.save_weights(model, best=best is epoch)
         writer.describe(
-            prepared.manifest.vocabulary,
+            prepared.manifest,
             epochs,
             best.number,
             len(split.train),
@@ -87,14 +90,14 @@ def train(
     return load_checkpoint(out)
 
 
-def load_or_prepare(settings: Settings, data: Iterable[str | Path]) -> Prepared:
+def load_or_prepare(settings: Settings, data: str | Path | Iterable[str | Path]) -> Prepared:
     """Training tensors from one prepared file, or from bars.
 
     Raises:
         DataInvalid: tensors beside other data, or made with other settings.
         BadBars, SettingsInvalid: as `prepare`.
     """
-    paths = [Path(path) for path in data]
+    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
     if not any(path.suffix == TENSORS_SUFFIX for path in paths):
         return prepare(settings, paths)
     if len(paths) > 1:
@@ -123,6 +126,11 @@ def initial_model(
 def held_out(settings: Settings, prepared: Prepared, split: Split) -> Windows:
     """Windows of the validation part, over all sides, instruments and timeframes."""
     config = settings.network.input
+    if len(split.validation) < LEAST_WINDOWS:
+        raise DataInvalid(
+            f"expected at least {LEAST_WINDOWS} validation samples for an artifact to prove itself "
+            f"on, found {len(split.validation)}; give more bars or a larger validation_fraction"
+        )
     chosen = spread(prepared, split.validation, HELD_OUT_WINDOWS, settings.training.seed)
     return windows(prepared, chosen, config.history_bars + config.window - 1)
 
@@ -178,12 +186,22 @@ def fit(
             for index, samples in enumerate(order.split(training.batch_size)):
                 batch = hide_identities(tensors.batch(samples), training.unknown_probability)
                 loss = supervise(model, batch, optimizer, warm_up)
-                total += loss * len(samples)
                 step = (number - 1) * batches + index + 1
+                _require_finite(loss, f"step {step}, epoch {number}, batch {index}")
+                total += loss * len(samples)
                 on_progress(Progress(step, training.epochs * batches, loss, done))
             epoch = evaluate(model, tensors, split.validation, number, total / len(order))
+            _require_finite(epoch.validation_loss, f"epoch {number}, validation")
             done = (*done, epoch)
             yield epoch
+
+
+def _require_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"{where}: expected a finite loss, found {loss}; lower training.learning_rate or look "
+            "for extreme values in the data"
+        )
 
 
 def supervise(

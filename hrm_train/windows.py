@@ -63,6 +63,13 @@ class Windows:
             raise CheckpointInvalid(f"{path}: expected held-out windows: {error}") from error
 
 
+def concatenate(first: Windows, second: Windows) -> Windows:
+    """Both, one after the other."""
+    return Windows(
+        **{name: np.concatenate((a, getattr(second, name))) for name, a in vars(first).items()}
+    )
+
+
 def windows(prepared: Prepared, samples: npt.NDArray[np.int64], bars_needed: int) -> Windows:
     """The windows of the given samples."""
     newest = prepared.row_bar[prepared.sample_row[samples]]
@@ -97,6 +104,8 @@ def round_robin(kinds: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.int6
     Args:
         kinds: int64 [n] each; two items are of one kind where all of them agree.
     """
+    if not len(kinds[0]):
+        return np.zeros(0, dtype=np.int64)
     _, kind = np.unique(np.stack(kinds), axis=1, return_inverse=True)
     order = np.argsort(kind, kind="stable")
     starts = np.concatenate(([0], np.cumsum(np.bincount(kind))[:-1]))

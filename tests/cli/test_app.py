@@ -1,6 +1,7 @@
 """Each verb does its library call, says what happened, and exits with the promised code."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import pytest
 from synthetic import SMALL, random_bars
 from typer.testing import CliRunner
 
-import cli.app
 import hrm_export.parity
 from cli.app import Preset, app
 from hrm_runtime import Account, Reason, load, load_contract, read_csv
@@ -87,6 +87,29 @@ def test_prepare_shows_a_table_and_names_what_it_skipped(
     assert "skipped: 50 bars, 212 needed" in result.stdout
 
 
+@pytest.mark.parametrize("package", ["talib", "onnxruntime"])
+def test_training_from_tensors_needs_no_serving_library(
+    package: str, settings: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bars.safetensors"
+    answer("prepare", settings, "--data", bars_folder, "--out", out)
+    result = run_without(
+        package, "train", str(settings), "--data", str(out), "--out", str(tmp_path / "new")
+    )
+    assert result.returncode == DONE, result.stderr
+    assert (tmp_path / "new" / "checkpoint.json").exists()
+
+
+def test_prepare_refuses_a_file_that_is_there_before_any_work(
+    settings: Path, bars_folder: Path
+) -> None:
+    before = (bars_folder / "Beta_5.csv").read_bytes()
+    result = hrm("prepare", settings, "--data", bars_folder, "--out", bars_folder / "Beta_5.csv")
+    assert result.exit_code == BAD_INPUT
+    assert "expected a name ending in .safetensors" in result.stderr
+    assert (bars_folder / "Beta_5.csv").read_bytes() == before
+
+
 @pytest.fixture(scope="module")
 def trained(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A checkpoint folder made by `hrm train`, and what that printed."""
@@ -104,6 +127,7 @@ def test_train_writes_a_checkpoint_and_shows_its_epochs(trained: tuple[Path, Any
     assert result.exit_code == DONE
     assert (folder / "best.safetensors").exists()
     assert "validation" in result.stdout
+    assert "Beta_15" in result.stdout
     assert f"wrote {folder}" in result.stderr.replace("\n", "")
 
 
@@ -226,12 +250,26 @@ def test_predict_shows_the_decision_in_a_table(artifact_folder: Path, bars_folde
     assert "close" in result.stdout
 
 
+def test_the_table_suits_a_terminal_without_block_characters(
+    artifact_folder: Path, bars_folder: Path
+) -> None:
+    arguments = [str(a) for a in predict(artifact_folder, bars_folder / "Alpha_5.csv")]
+    result = subprocess.run(
+        [sys.executable, "-m", "cli", *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
+    assert result.returncode == DONE, result.stderr
+    assert b"##" in result.stdout
+
+
 def test_a_degraded_decision_exits_with_1_and_shows_its_reason(
     artifact_folder: Path, bars_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load(artifact_folder)
     monkeypatch.setattr(model, "decide", lambda *_, **__: hold(Reason.NON_FINITE, model.id))
-    monkeypatch.setattr(cli.app, "load", lambda path: model)
+    monkeypatch.setattr("hrm_runtime.load", lambda path: model)
     result = hrm(*predict(artifact_folder, bars_folder / "Alpha_5.csv"))
     assert result.exit_code == GATE_FAILED
     assert "non_finite" in result.stdout
@@ -243,7 +281,7 @@ def test_numbers_json_does_not_know_are_null(
     model = load(artifact_folder)
     decision = replace(hold(Reason.OK, model.id), value=float("inf"))
     monkeypatch.setattr(model, "decide", lambda *_, **__: decision)
-    monkeypatch.setattr(cli.app, "load", lambda path: model)
+    monkeypatch.setattr("hrm_runtime.load", lambda path: model)
     assert answer(*predict(artifact_folder, bars_folder / "Alpha_5.csv"))["value"] is None
 
 
@@ -338,7 +376,7 @@ def test_a_module_that_is_missing_for_another_reason_is_not_explained_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "hrm_runtime.golden", None)
-    monkeypatch.setattr(cli.app, "load_contract", lambda path: __import__("hrm_runtime.golden"))
+    monkeypatch.setattr("hrm_runtime.load_contract", lambda path: __import__("hrm_runtime.golden"))
     result = hrm("inspect", "x")
     assert isinstance(result.exception, ModuleNotFoundError)
 

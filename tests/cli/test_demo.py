@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import cli.demo
 from cli.app import app
-from cli.demo import WEEK, demo_bars, weekly
-from hrm_runtime import Bars
+from cli.demo import WEEK, decide_without_torch, demo_bars, weekly
+from hrm_runtime import Bars, InferenceFailed
+from hrm_runtime.bars import write_csv
 
 DAY = 86_400
 MONDAY = 1_704_067_200  # 2024-01-01
@@ -57,6 +58,12 @@ def test_the_demo_runs_from_bars_to_decisions(
     again = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
     assert again.exit_code == 2
     assert "expected a new folder" in again.stderr
+
+
+def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
+    write_csv(random_bars(50), tmp_path / "Alpha_5.csv")
+    with pytest.raises(InferenceFailed, match="hrm predict decided nothing"):
+        decide_without_torch(tmp_path / "nowhere", tmp_path / "Alpha_5.csv")
 
 
 def test_a_demo_without_parity_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from hrm_export.convert import OPSET, convert
 from hrm_export.unroll import INPUTS, Unrolled
-from hrm_runtime.model import OUTPUTS
+from hrm_runtime.contract import OUTPUTS
 
 if TYPE_CHECKING:
     from hrm_train.checkpoint import Checkpoint

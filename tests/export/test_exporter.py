@@ -16,7 +16,8 @@ from hrm_export.parity import top_two_gap, torch_run, window_inputs
 from hrm_runtime import Account, Bars, load, load_contract
 from hrm_runtime.actions import Action, Side
 from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_runtime.golden import LEAST_WINDOWS, WITH_BARS, Golden
+from hrm_runtime.contract import LEAST_WINDOWS
+from hrm_runtime.golden import WITH_BARS, Golden
 from hrm_runtime.model import decisions, run_segments
 from hrm_train.errors import CheckpointInvalid
 
@@ -79,11 +80,29 @@ def test_golden_vectors_cover_all_sides_an_unknown_instrument_and_clear_decision
     assert set(golden.instrument.tolist()) == {0, 1, 2}
     assert set(golden.timeframe.tolist()) == {1, 2}
     made = decisions(golden.passes, golden.accounts(), "")
-    clear = [top_two_gap(decision) >= CLEAR_GAP for decision in made]
-    assert np.mean(clear) > 0.9
+    assert min(top_two_gap(decision) for decision in made) >= CLEAR_GAP
+    unknown = golden.instrument == 0
+    sides = np.array([int(account.side) for account in golden.accounts()])
+    assert set(sides[unknown]) == set(sides[~unknown]) == set(Side)
     assert [int(decision.action) for decision in made] == golden.actions.tolist()
     assert [decision.segments for decision in made] == golden.segments.tolist()
     assert [decision.quantity for decision in made] == golden.quantities.tolist()
+
+
+def test_every_side_is_golden_however_many_instruments_there_are(
+    checkpoint: "Checkpoint", artifact_folder: Path
+) -> None:
+    windows = checkpoint.windows
+    many = replace(windows, instrument=np.arange(len(windows)) % 8 + 1)
+    instruments = {
+        f"name {number}": replace(checkpoint.description.vocabulary.instruments["Alpha"], id=number)
+        for number in range(1, 9)
+    } | {"unknown": checkpoint.description.vocabulary.instruments["unknown"]}
+    contract = replace(load_contract(artifact_folder), instruments=instruments)
+    found = make_golden(replace(checkpoint, windows=many), contract)
+    sides = [int(account.side) for account in found.accounts()][: LEAST_WINDOWS - 4]
+    assert np.unique(sides, return_counts=True)[1].tolist() == [10, 9, 9]
+    assert set(found.instrument.tolist()) == set(range(9))
 
 
 def test_golden_outputs_are_what_torch_computes(golden: Golden, checkpoint: "Checkpoint") -> None:
@@ -191,9 +210,10 @@ def test_an_interrupted_export_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("ready_graph")
+@pytest.mark.parametrize("date", ["yesterday", "9" * 25])
 def test_a_date_that_is_none_is_refused(
-    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    date: str, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
-    with pytest.raises(ExportRefused, match=r"SOURCE_DATE_EPOCH: .* found 'yesterday'"):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+    with pytest.raises(ExportRefused, match=rf"SOURCE_DATE_EPOCH: .* found '{date}'"):
         export(checkpoint_folder, tmp_path / "artifact")

@@ -25,7 +25,8 @@ from hrm_export.parity import (
     window_inputs,
 )
 from hrm_runtime import Account, Model, load
-from hrm_runtime.model import OUTPUTS, Outputs, decisions, run_segments
+from hrm_runtime.contract import OUTPUTS
+from hrm_runtime.model import Outputs, decisions, run_segments
 from hrm_train import train
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.settings import parse_settings
@@ -69,7 +70,7 @@ def test_check_parity_reads_everything_from_disk_and_passes(
 ) -> None:
     report = check_parity(artifact_folder, checkpoint_folder, [bars_folder], 100)
     assert report.passed
-    assert report.windows == 100
+    assert (report.windows, report.unseen) == (100, 100)
     (stage,) = report.stages
     assert (stage.stage, stage.reference, stage.windows) == ("artifact", "torch eager", 100)
     assert set(stage.outputs) == set(OUTPUTS)
@@ -106,6 +107,16 @@ def test_a_checkpoint_of_another_network_is_refused(
 ) -> None:
     with pytest.raises(CheckpointInvalid, match=message):
         check_parity(artifact_folder, other_checkpoints[name], [bars_folder], 10)
+
+
+def test_windows_of_the_training_part_only_fill_up(
+    artifact_folder: Path, checkpoint_folder: Path, checkpoint: "Checkpoint", bars_folder: Path
+) -> None:
+    everything = check_parity(artifact_folder, checkpoint_folder, [bars_folder], 10**6)
+    about = checkpoint.description
+    assert everything.windows > about.train_samples + about.validation_samples  # and the embargo
+    assert about.validation_samples <= everything.unseen
+    assert everything.unseen <= everything.windows - about.train_samples
 
 
 def swap_two_weights(model: "HierarchicalReasoningModel") -> None:
@@ -209,7 +220,7 @@ def test_an_action_may_flip_only_at_a_near_tie(gap: float, passed: bool) -> None
 
 @pytest.mark.parametrize(
     ("reference", "found", "passed"),
-    [(4.0001, 3.9999, True), (4.002, 3.998, True), (4.3, 5.3, False)],
+    [(4.0001, 3.9999, True), (4.002, 3.998, True), (4.3, 6.3, False)],
 )
 def test_lots_may_flip_only_beside_a_whole_number(
     reference: float, found: float, passed: bool

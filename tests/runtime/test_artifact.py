@@ -336,11 +336,16 @@ def test_a_tolerance_that_is_missing_is_refused(copy_artifact: ArtifactCopy) -> 
     tolerances = dict(copy_artifact.contract.tolerances)
     del tolerances["z_L_out"]
     copy_artifact.reseal(tolerances=tolerances)
-    with pytest.raises(SelfTestFailed, match="does not fit the contract: 'z_L_out'"):
+    with pytest.raises(ContractInvalid, match="tolerances: expected one per output"):
         load(copy_artifact.path)
 
 
-@pytest.mark.parametrize("threads", [0, -3])
-def test_a_model_needs_a_thread(artifact: Path, threads: int) -> None:
-    with pytest.raises(BadInput, match=f"threads: expected at least 1, found {threads}"):
+def test_a_pin_is_text(artifact: Path) -> None:
+    with pytest.raises(BadInput, match="sha256: expected text, found 5"):
+        load(artifact, sha256=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, -3, 10**10, "1", 1.5, True])
+def test_a_model_needs_a_count_of_threads(artifact: Path, threads: int) -> None:
+    with pytest.raises(BadInput, match=f"threads: expected 1 to 1024, found {threads!r}"):
         load(artifact, threads=threads)

@@ -304,7 +304,20 @@ FILES = r"files: expected model\.onnx and golden\.npz"
         (lambda c: replace(c, max_segments=0), "max_segments: expected >= 1"),
         (
             lambda c: replace(c, parity=(c.parity[0], replace(c.parity[0], passed=False))),
-            "parity: expected every stage passed",
+            "parity: expected at least one stage, each passed",
+        ),
+        (lambda c: replace(c, parity=()), "parity: expected at least one stage"),
+        (
+            lambda c: replace(c, parity=(replace(c.parity[0], outputs={}),)),
+            "parity: .* with every output within tolerance",
+        ),
+        (
+            lambda c: replace(c, tolerances={**c.tolerances, "mood": 0.01}),
+            "tolerances: expected one per output",
+        ),
+        (
+            lambda c: replace(c, tolerances={**c.tolerances, "value": 1e9}),
+            "tolerances: expected at most 0.05",
         ),
     ],
 )
@@ -322,7 +335,7 @@ def test_a_contradiction_is_refused_with_what_was_expected(
         instrument("Gamma & Co., Ltd. — “new”", id=3),
         timeframe("a fortnight", id=9, seconds=14 * 86_400),
         part("trading", cost_fraction=0.0),
-        lambda c: replace(c, parity=(), timeframes={}),
+        lambda c: replace(c, timeframes={}),
     ],
 )
 def test_what_is_allowed_is_read_as_it_was_written(

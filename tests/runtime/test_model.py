@@ -13,6 +13,7 @@ from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
     Account,
+    BadAccount,
     BadBars,
     BadFeatures,
     Bars,
@@ -27,11 +28,10 @@ from hrm_runtime import (
     load,
 )
 from hrm_runtime.actions import ILLEGAL_LOGIT, LEGAL
-from hrm_runtime.contract import MODEL
+from hrm_runtime.contract import MODEL, OUTPUTS
 from hrm_runtime.decision import hold
-from hrm_runtime.features import Row, rows
+from hrm_runtime.features import rows
 from hrm_runtime.model import (
-    OUTPUTS,
     Outputs,
     decisions,
     network_inputs,
@@ -574,11 +574,40 @@ def test_rows_out_of_order_are_refused(model: Model, order: list[int]) -> None:
 
 def test_a_row_that_is_not_finite_is_refused(model: Model) -> None:
     *series, newest = rows(BARS, 200)
-    broken = Row(newest.datetime, newest.close, newest.atr, newest.values * np.float32(np.nan))
+    broken = replace(newest, values=newest.values * np.float32(np.nan))
     with pytest.raises(
         BadFeatures, match=r"features: expected finite numbers, found nan at \(0, 5"
     ):
         model.decide_rows([*series, broken], ACCOUNTS["flat"], **ON)
+
+
+def test_rows_made_from_another_history_are_refused(model: Model) -> None:
+    with pytest.raises(BadFeatures, match=r"history_bars=200\), found rows made from \[205\] bars"):
+        model.decide_rows(rows(BARS, 205), ACCOUNTS["flat"], **ON)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.decide(BARS, None, **ON), BadAccount, "expected an Account, found NoneType"),
+        (lambda m: m.decide(None, ACCOUNTS["flat"], **ON), BadBars, "a mapping .*, found NoneType"),
+        (
+            lambda m: m.decide(BARS, ACCOUNTS["flat"], instrument=1, timeframe="5"),
+            UnknownInstrument,
+            "instrument: expected a name, found 1",
+        ),
+        (
+            lambda m: m.decide(BARS, ACCOUNTS["flat"], instrument="Alpha", timeframe=5),
+            UnknownTimeframe,
+            "timeframe: expected a name, found 5",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused(
+    model: Model, call: Callable[[Model], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call(model)
 
 
 def test_an_unknown_instrument_is_refused_with_the_known_ones(model: Model) -> None:

@@ -62,7 +62,7 @@ def test_outputs_belong_to_the_caller(content: bytes) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_a_session_needs_a_thread(content: bytes, threads: int) -> None:
-    with pytest.raises(BadInput, match=f"threads: expected at least 1, found {threads}"):
+    with pytest.raises(BadInput, match=f"threads: expected 1 to 1024, found {threads}"):
         Session(content, threads)
 
 

@@ -69,7 +69,7 @@ def written(
             Epoch(number=number, train_loss=loss, validation_loss=loss, accuracy=0.5, regret=0.1),
         )
         writer.save_weights(model, best=number == 1)
-        writer.describe(prepared.manifest.vocabulary, epochs, 1, 70, 20, split.boundary)
+        writer.describe(prepared.manifest, epochs, 1, 70, 20, split.boundary)
         model.value_head.value.bias.data += 1
     model.value_head.value.bias.data -= 2
     return writer.folder

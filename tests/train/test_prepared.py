@@ -357,12 +357,18 @@ def test_a_loaded_file_equals_what_was_saved(
 def test_a_path_that_cannot_be_written_is_refused_and_nothing_stays(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(DataInvalid, match="taken: expected to write training tensors"):
-        prepared.save(tmp_path / "taken")
-    with pytest.raises(DataInvalid, match="tensors: expected to write training tensors"):
-        prepared.save(tmp_path / "absent" / "tensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    (tmp_path / "taken.safetensors").write_text("mine")
+    with pytest.raises(DataInvalid, match=r"taken\.safetensors: expected a new file"):
+        prepared.save(tmp_path / "taken.safetensors")
+    with pytest.raises(DataInvalid, match=r"bars\.safetensors: expected its folder to exist"):
+        prepared.save(tmp_path / "absent" / "bars.safetensors")
+    with pytest.raises(DataInvalid, match=r"Nifty_5\.csv: expected a name ending in \.safetensors"):
+        prepared.save(tmp_path / "Nifty_5.csv")
+    long = tmp_path / f"{250 * 'x'}.safetensors"
+    with pytest.raises(DataInvalid, match=r"expected to write training tensors: .*too long"):
+        prepared.save(long)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.safetensors"]
+    assert (tmp_path / "taken.safetensors").read_text() == "mine"
 
 
 def rewritten(prepared: Prepared, path: Path, manifest: dict[str, Any] | None) -> None:

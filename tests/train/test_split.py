@@ -74,7 +74,10 @@ def test_statistics_are_the_mean_and_population_deviation_of_the_training_part(
 ) -> None:
     if of == "features":
         found = feature_statistics(prepared, split)
-        values = prepared.features[prepared.bar_stamp[prepared.row_bar] < split.boundary]
+        manifest = prepared.manifest
+        seconds = [manifest.vocabulary.timeframes[one.timeframe].seconds for one in manifest.series]
+        closes = prepared.bar_stamp + np.repeat(seconds, [one.bars for one in manifest.series])
+        values = prepared.features[closes[prepared.row_bar] <= split.boundary]
     else:
         found = account_statistics(prepared, split)
         values = prepared.sample_account[split.train]

@@ -18,7 +18,12 @@ from hrm_runtime.contract import Timeframe
 from hrm_runtime.errors import BadBars
 from hrm_train import HierarchicalReasoningModel, load_checkpoint, train, trainer
 from hrm_train.checkpoint import Epoch
-from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid
+from hrm_train.errors import (
+    CheckpointInvalid,
+    DataInvalid,
+    SettingsInvalid,
+    TrainingDiverged,
+)
 from hrm_train.losses import segment_losses
 from hrm_train.prepared import Prepared, prepare_series
 from hrm_train.settings import Settings, render
@@ -692,3 +697,23 @@ def test_training_from_tensors_needs_neither_bars_nor_serving(
     assert (tmp_path / "elsewhere" / weights).read_bytes() == (
         tmp_path / "here" / weights
     ).read_bytes()
+
+
+def test_too_few_windows_to_prove_an_artifact_with_are_refused(
+    settings: Settings, prepared: Prepared, split: Split
+) -> None:
+    few = replace(split, validation=split.validation[:31])
+    with pytest.raises(DataInvalid, match=r"at least 32 validation samples .*, found 31"):
+        held_out(settings, prepared, few)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_stops_training_and_keeps_nothing(
+    bad: float, settings: Settings, prepared: Prepared, tmp_path: Path
+) -> None:
+    lots = prepared.sample_lots.copy()
+    lots[:] = bad
+    replace(prepared, sample_lots=lots).save(tmp_path / "bars.safetensors")
+    with pytest.raises(TrainingDiverged, match=r"^step 1, epoch 1, batch 0: expected a finite"):
+        train(settings, tmp_path / "bars.safetensors", tmp_path / "checkpoint")
+    assert [path.name for path in tmp_path.iterdir()] == ["bars.safetensors"]

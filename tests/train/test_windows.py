@@ -13,7 +13,7 @@ from hrm_runtime.features import rows
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.prepared import Prepared
 from hrm_train.split import Split
-from hrm_train.windows import Windows, round_robin, spread, windows
+from hrm_train.windows import Windows, concatenate, round_robin, spread, windows
 
 HISTORY, WINDOW = 200, 6
 BARS_NEEDED = HISTORY + WINDOW - 1
@@ -125,3 +125,14 @@ def test_a_file_that_holds_no_windows_is_refused_by_name(tmp_path: Path) -> None
         CheckpointInvalid, match=r"held-out windows: .*missing 4 required.*'prices'"
     ):
         Windows.load(path)
+
+
+def test_no_items_are_in_no_order() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    assert round_robin((none, none)).tolist() == []
+
+
+def test_concatenating_keeps_each_window_whole(held_out: Windows) -> None:
+    both = concatenate(held_out[np.array([2, 1])], held_out[np.array([0])])
+    for name, array in vars(held_out).items():
+        np.testing.assert_array_equal(getattr(both, name), array[[2, 1, 0]])
