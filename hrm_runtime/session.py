@@ -16,8 +16,6 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from hrm_runtime.errors import BadInput, ContractInvalid, InferenceFailed
 
-VERSION: Final[str] = onnxruntime.__version__
-
 _FAILURES: Final[tuple[type[Exception], ...]] = (
     _native.EPFail,
     _native.Fail,

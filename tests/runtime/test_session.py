@@ -11,7 +11,7 @@ import pytest
 
 from hrm_runtime import BadInput, ContractInvalid, InferenceFailed
 from hrm_runtime.contract import MODEL
-from hrm_runtime.session import VERSION, Session
+from hrm_runtime.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +190,3 @@ def _environment_after_import(given: dict[str, str]) -> tuple[dict[str, str], di
     )
     lost, gained = json.loads(done.stdout)
     return lost, gained
-
-
-def test_the_version_is_that_of_onnxruntime() -> None:
-    from importlib.metadata import version
-
-    assert version("onnxruntime") == VERSION
