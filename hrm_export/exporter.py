@@ -67,11 +67,12 @@ def export(checkpoint: str | Path, out: str | Path) -> Exported:
 
     graph = convert(source.model).SerializeToString(deterministic=True)
     contract = _contract(source, destination.name)
-    golden = make_golden(source, contract)
+    inputs = window_inputs(contract, source.windows)
+    golden = make_golden(source, contract, inputs)
     parity = compare_eager(
         source.model,
         Model(contract, "", Session(graph)),
-        window_inputs(contract, source.windows),
+        inputs,
     )
     require(parity)
 

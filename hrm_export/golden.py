@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from hrm_export.parity import top_two_gap, torch_run, window_inputs
+from hrm_export.parity import Inputs, top_two_gap, torch_run, window_inputs
 from hrm_runtime.actions import Side
 from hrm_runtime.contract import LEAST_WINDOWS, Contract
 from hrm_runtime.golden import WITH_BARS, Golden
@@ -23,8 +23,11 @@ UNKNOWN_WINDOWS: Final = 4
 """How many windows pretend not to know their instrument."""
 
 
-def make_golden(source: Checkpoint, contract: Contract) -> Golden:
+def make_golden(source: Checkpoint, contract: Contract, inputs: Inputs) -> Golden:
     """Golden vectors over all sides and instruments, clear-cut ones first, outputs by torch.
+
+    Args:
+        inputs: those of the checkpoint's held-out windows, from `window_inputs`.
 
     Raises:
         CheckpointInvalid: too few held-out windows.
@@ -34,18 +37,17 @@ def make_golden(source: Checkpoint, contract: Contract) -> Golden:
     count = LEAST_WINDOWS - UNKNOWN_WINDOWS
     if len(known) < count:
         raise CheckpointInvalid(f"expected at least {count} held-out windows, found {len(known)}")
-    picked = concatenate(
-        known[_choose(source, contract, known)[:count]],
-        unknown[_choose(source, contract, unknown)[:UNKNOWN_WINDOWS]],
-    )
-    inputs = window_inputs(contract, picked)
-    passes = run_segments(torch_run(source.model), *inputs.arrays, contract.max_segments)
-    made = decisions(passes, inputs.accounts, "")
+    named = _choose(source, contract, known, inputs)[:count]
+    nameless = _choose(source, contract, unknown, window_inputs(contract, unknown))
+    picked = concatenate(known[named], unknown[nameless[:UNKNOWN_WINDOWS]])
+    stored = window_inputs(contract, picked)
+    passes = run_segments(torch_run(source.model), *stored.arrays, contract.max_segments)
+    made = decisions(passes, stored.accounts, "")
     return Golden(
-        features=inputs.features,
-        account=inputs.account,
-        instrument=inputs.instrument,
-        timeframe=inputs.timeframe,
+        features=stored.features,
+        account=stored.account,
+        instrument=stored.instrument,
+        timeframe=stored.timeframe,
         raw_account=picked.accounts,
         passes=tuple(passes),
         actions=np.array([int(decision.action) for decision in made]),
@@ -57,11 +59,10 @@ def make_golden(source: Checkpoint, contract: Contract) -> Golden:
     )
 
 
-def _choose(source: Checkpoint, contract: Contract, windows: Windows) -> Ids:
+def _choose(source: Checkpoint, contract: Contract, windows: Windows, inputs: Inputs) -> Ids:
     """An order of the windows: sides in turn; within a side clear gaps first, then what else is
     clear, with instruments and timeframes in turn.
     """
-    inputs = window_inputs(contract, windows)
     passes = run_segments(torch_run(source.model), *inputs.arrays, contract.max_segments)
     halting = np.min([np.abs(np.diff(p["q_values"])[:, 0]) for p in passes], axis=0)
     lots = np.min([np.abs(p["quantity"] - np.round(p["quantity"])) for p in passes], axis=0)

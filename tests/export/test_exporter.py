@@ -99,7 +99,8 @@ def test_every_side_is_golden_however_many_instruments_there_are(
         for number in range(1, 9)
     } | {"unknown": checkpoint.description.vocabulary.instruments["unknown"]}
     contract = replace(load_contract(artifact_folder), instruments=instruments)
-    found = make_golden(replace(checkpoint, windows=many), contract)
+    inputs = window_inputs(contract, many)
+    found = make_golden(replace(checkpoint, windows=many), contract, inputs)
     sides = [int(account.side) for account in found.accounts()][: LEAST_WINDOWS - 4]
     assert np.unique(sides, return_counts=True)[1].tolist() == [10, 9, 9]
     assert set(found.instrument.tolist()) == set(range(9))
@@ -132,8 +133,10 @@ def test_too_few_held_out_windows_are_refused(
     checkpoint: "Checkpoint", artifact_folder: Path
 ) -> None:
     few = replace(checkpoint, windows=checkpoint.windows[np.arange(10)])
+    contract = load_contract(artifact_folder)
+    inputs = window_inputs(contract, few.windows)
     with pytest.raises(CheckpointInvalid, match="expected at least 28 held-out windows, found 10"):
-        make_golden(few, load_contract(artifact_folder))
+        make_golden(few, contract, inputs)
 
 
 def test_inputs_of_windows_are_what_decide_computes(

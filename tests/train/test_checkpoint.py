@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exactly import assert_equal
 from safetensors.torch import load_file, save_file
 
 from hrm_train import HierarchicalReasoningModel, load_checkpoint, load_model
@@ -22,11 +23,6 @@ from hrm_train.trainer import Batch, held_out
 
 HASHED = ("best.safetensors", "last.safetensors", "settings.yaml", "windows.safetensors")
 MANIFEST = "checkpoint.json"
-
-
-def assert_equal(found: object, expected: object) -> None:
-    """Bit for bit, in whatever holds the tensors."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exactly import assert_equal
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,11 +52,6 @@ def looped(cycles: int, timesteps: int) -> dict[str, int]:
 
 def inputs(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     return batch.features.to(dtype), batch.account.to(dtype), batch.instrument, batch.timeframe
-
-
-def assert_equal(found: object, expected: object) -> None:
-    """Bit for bit, in whatever holds the tensors."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exactly import assert_equal
 from synthetic import random_bars
 from torch import Tensor
 
@@ -51,11 +52,6 @@ FILES = {
     "best.safetensors", "checkpoint.json", "last.safetensors", "settings.yaml",
     "windows.safetensors",
 }  # fmt: skip
-
-
-def assert_equal(found: object, expected: object) -> None:
-    """Bit for bit, in whatever holds the tensors."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def looped(cycles: int, timesteps: int, reset: bool = True) -> dict[str, Any]:
