@@ -7,7 +7,9 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
@@ -15,7 +17,9 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 from cli import show
-from hrm_runtime import Account, GateFailed, HrmError, read_csv
+from cli.readers import readers
+from hrm_runtime import Account, BadInput, GateFailed, HrmError
+from hrm_runtime.bars import read_bars, read_series
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,9 +36,15 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    list[Path], typer.Option(help="Bars file SYMBOL_TIMEFRAME.csv or a folder of them; repeatable.")
+    list[Path],
+    typer.Option(help="Bars file SYMBOL_TIMEFRAME.csv or .parquet, or a folder; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Capital = Annotated[float, typer.Option(help="Free currency.")]
+Position = Annotated[float, typer.Option(help="Lots held; short below 0.")]
+EntryPrice = Annotated[float, typer.Option(help="Of the position.")]
+UnrealizedPnl = Annotated[float, typer.Option(help="Of the position, currency.")]
+DistanceToTrail = Annotated[float, typer.Option(help="Share of the price.")]
 
 
 class Preset(StrEnum):
@@ -42,6 +52,14 @@ class Preset(StrEnum):
 
     TINY = "tiny"
     BASE = "base"
+
+
+class Device(StrEnum):
+    """Names of `hrm_train.devices.Device`, known without importing torch."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def verb(extra: str = "cli") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -70,11 +88,15 @@ def verb(extra: str = "cli") -> Callable[[Callable[P, R]], Callable[P, R]]:
 OPTIONAL = frozenset(
     {
         "bokeh_sampledata",
+        "lightning_fabric",
+        "matplotlib",
         "onnx",
         "onnx_ir",
         "onnxscript",
+        "polars",
         "pydantic",
         "safetensors",
+        "sklearn",
         "torch",
         "yaml",
     }
@@ -123,25 +145,90 @@ def train(
     settings: Path,
     data: Data,
     out: Annotated[Path, typer.Option(help="New checkpoint folder.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where this training was stopped.")
+    ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights to go on from.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Walk forward: one checkpoint per fold, in OUT/fold-k."),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
+    devices: Annotated[int, typer.Option(min=1, help="Processes per machine, one per GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, each under torchrun.")] = 1,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder to write TensorBoard events to.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network; keep the best and the last weights in a checkpoint folder."""
+    """Train a network; keep its best weights and where training stands in a checkpoint folder."""
     from hrm_train import load_settings
     from hrm_train import train as fit
+    from hrm_train.devices import Where, is_first_process
+    from hrm_train.tensorboard import tensorboard as board
+    from hrm_train.trainer import train_folds
 
-    with show.training() as on_progress:
-        checkpoint = fit(load_settings(settings), data, out, on_progress)
+    if folds is not None and init_from is not None:
+        _fail("--folds, --init-from: a checkpoint knows more than its folds may", BAD_INPUT)
+    where = Where(device.value, devices, nodes)
+    if not is_first_process():
+        show.silence()
+        tensorboard, as_json = None, False
+    with ExitStack() as stack:
+        consumers = [stack.enter_context(show.training())]
+        if tensorboard is not None:
+            consumers.append(stack.enter_context(board(tensorboard)))
+
+        def on_progress(progress: Any) -> None:
+            for consume in consumers:
+                consume(progress)
+
+        read = load_settings(settings)
+        if folds is None:
+            trained = [
+                fit(
+                    read, data, out, on_progress,
+                    resume=resume, init_from=init_from, where=where,
+                )
+            ]  # fmt: skip
+        else:
+            trained = [
+                *train_folds(read, data, out, folds, on_progress, resume=resume, where=where)
+            ]
     if as_json:
-        _print_json(
-            {
-                "best_epoch": checkpoint.description.best_epoch,
-                "epochs": checkpoint.description.epochs,
-            }
-        )
+        reports = [
+            {"best_epoch": one.description.best_epoch, "epochs": one.description.epochs}
+            for one in trained
+        ]
+        _print_json(reports[0] if folds is None else {"folds": reports})
     else:
-        show.series(checkpoint.description.series)
-        show.epochs(checkpoint.description.epochs, checkpoint.description.best_epoch)
+        show.series(trained[0].description.series)
+        for one in trained:
+            show.epochs(one.description.epochs, one.description.best_epoch)
         show.note(f"wrote {out}")
+
+
+@app.command()
+@verb("train")
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint, or a folder of fold-1 to fold-K.")
+    ],
+    data: Data,
+    as_json: Json = False,
+) -> None:
+    """Judge a checkpoint on what it was not trained on, beside simple baselines."""
+    from cli import judgement
+    from hrm_train.evaluation import evaluate as judge
+
+    with show.advancing("judging") as on_progress:
+        found = judge(checkpoint, data, on_progress)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        judgement.evaluation(found)
 
 
 @app.command()
@@ -202,14 +289,14 @@ def inspect(artifact: Path, as_json: Json = False) -> None:
 @verb()
 def predict(
     artifact: Path,
-    bars: Annotated[Path, typer.Option(help="CSV file of closed bars.")],
+    bars: Annotated[Path, typer.Option(help="CSV or Parquet file of closed bars.")],
     instrument: Annotated[str, typer.Option(help="A name the artifact knows.")],
     timeframe: Annotated[str, typer.Option(help="A name the artifact knows.")],
-    capital: Annotated[float, typer.Option(help="Free currency.")] = 1_000_000.0,
-    position: Annotated[float, typer.Option(help="Lots held; short below 0.")] = 0.0,
-    entry_price: Annotated[float, typer.Option(help="Of the position.")] = 0.0,
-    unrealized_pnl: Annotated[float, typer.Option(help="Of the position, currency.")] = 0.0,
-    distance_to_trail: Annotated[float, typer.Option(help="Share of the price.")] = 0.0,
+    capital: Capital = 1_000_000.0,
+    position: Position = 0.0,
+    entry_price: EntryPrice = 0.0,
+    unrealized_pnl: UnrealizedPnl = 0.0,
+    distance_to_trail: DistanceToTrail = 0.0,
     as_json: Json = False,
 ) -> None:
     """Decide at the close of the newest bar."""
@@ -219,13 +306,112 @@ def predict(
     account = Account(
         capital, position, entry_price, unrealized_pnl, position != 0, distance_to_trail
     )
-    closed = read_csv(bars)
+    closed = read_bars(bars, readers())
     decision = model.decide(closed, account, instrument=instrument, timeframe=timeframe)
     if as_json:
         _print_json(show.decision_fields(decision))
     else:
         show.decisions([(instrument, timeframe, closed, decision)])
     if decision.degraded:
+        raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
+@verb()
+def backtest(
+    artifact: Path,
+    data: Data,
+    capital: Capital = 1_000_000.0,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="First day (UTC) to decide on.",
+            show_default="where training ended",
+        ),
+    ] = None,
+    fixed_exits: Annotated[
+        bool, typer.Option("--fixed-exits", help="A stop that does not trail, and a target.")
+    ] = False,
+    host_fills: Annotated[
+        bool,
+        typer.Option("--host-fills", help="Book stops at their own price, which flatters."),
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="PNG file for the equities.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Walk through past bars as a live process would have, and account for every trade."""
+    from cli import draw, report
+    from hrm_runtime import load
+    from hrm_runtime.backtest import backtest as walk
+    from hrm_runtime.backtest import decision_bars
+
+    if picture is not None:
+        draw.require_picture(picture)
+    moment = None if since is None else int(since.replace(tzinfo=UTC).timestamp())
+    model, series = load(artifact), read_series(data, readers())
+    steps = [
+        len(decision_bars(model.contract, bars, instrument=name, timeframe=timeframe, since=moment))
+        for (name, timeframe), bars in series.items()
+    ]
+    with show.counting("deciding", sum(steps)) as advance:
+        done = [
+            walk(
+                model,
+                bars,
+                instrument=name,
+                timeframe=timeframe,
+                capital=capital,
+                since=moment,
+                trailing=not fixed_exits,
+                host_fills=host_fills,
+                on_progress=lambda _: advance(),
+            )
+            for (name, timeframe), bars in series.items()
+        ]
+    if as_json:
+        _print_json({"series": [report.backtest_fields(one) for one in done]})
+    else:
+        report.backtests(done)
+    if picture is not None:
+        draw.backtests(done, picture)
+        show.note(f"wrote {picture}")
+
+
+@app.command()
+@verb()
+def trace(
+    artifact: Path,
+    bars: Annotated[Path, typer.Option(help="Bars file SYMBOL_TIMEFRAME.csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="PNG file to draw.")],
+    capital: Capital = 1_000_000.0,
+    position: Position = 0.0,
+    entry_price: EntryPrice = 0.0,
+    unrealized_pnl: UnrealizedPnl = 0.0,
+    distance_to_trail: DistanceToTrail = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Draw how the decision at the close of the newest bar comes about, step by step."""
+    from cli import draw, report
+    from hrm_runtime import load
+    from hrm_runtime.trace import trace as follow
+
+    draw.require_picture(out)
+    account = Account(
+        capital, position, entry_price, unrealized_pnl, position != 0, distance_to_trail
+    )
+    model, series = load(artifact), read_series(bars, readers())
+    if len(series) != 1:
+        raise BadInput(f"{bars}: expected one bars file, found {len(series)}")
+    (((instrument, timeframe), closed),) = series.items()
+    found = follow(model, closed, account, instrument=instrument, timeframe=timeframe)
+    draw.trace(found, out)
+    if as_json:
+        _print_json(report.trace_fields(found))
+    else:
+        report.trace(found)
+    show.note(f"wrote {out}")
+    if found.decision.degraded:
         raise typer.Exit(GATE_FAILED)
 
 

@@ -1,5 +1,6 @@
 """What a person sees: tables on stdout, progress and notes on stderr."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -7,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
 from hrm_runtime.contract import Stage
@@ -25,8 +36,8 @@ BAR_WIDTH = 12
 
 
 def note(text: str) -> None:
-    """A line about what was done."""
-    err.print(text, highlight=False, markup=False)
+    """A line about what was done, however long."""
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def heading(text: str) -> None:
@@ -44,25 +55,101 @@ def working(text: str) -> Iterator[None]:
 
 
 @contextmanager
+def counting(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, a line elsewhere; what it yields is called at each step."""
+    if not err.is_terminal:
+        note(f"{text}, {total:,} of them")
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def advancing(text: str) -> Iterator[Callable[[int, int], None]]:
+    """As `counting`, where the steps are told while they are made: those done, and all."""
+    if not err.is_terminal:
+        note(text)
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+def silence() -> None:
+    """Say nothing: one process of several speaks for all."""
+    out.quiet = err.quiet = True
+
+
+class Throughput(ProgressColumn):
+    """Samples per second of late."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing until it is known."""
+        return Text(f"{task.speed:,.0f} samples/s" if task.speed else "")
+
+
+@contextmanager
 def training() -> "Iterator[Callable[[Step], None]]":
-    """A progress bar with the running loss and the last epoch."""
+    """Samples done, throughput, time left and losses: a bar on a terminal, lines elsewhere."""
     columns = (
-        TextColumn("training"),
+        TextColumn("{task.fields[fold]}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Throughput(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task("", total=None)
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        bars: dict[int, TaskID] = {}
+        lines = Lines()
 
         def on_progress(step: "Step") -> None:
-            text = f"loss {step.loss:.3f}"
-            if step.epochs:
-                text += f", validation {step.epochs[-1].validation_loss:.3f}"
-            progress.update(task, total=step.steps, completed=step.step, description=text)
+            if step.fold not in bars:
+                fold = f"fold {step.fold} of {step.folds}" if step.folds > 1 else "training"
+                bars[step.fold] = progress.add_task("", total=step.of, fold=fold)
+            progress.update(
+                bars[step.fold], completed=min(step.samples, step.of), description=_losses(step)
+            )
+            if not err.is_terminal:
+                lines.show(step)
 
         yield on_progress
+
+
+class Lines:
+    """Progress for a log: a line after each epoch, and one every half minute."""
+
+    EVERY = 30.0
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self._said: tuple[int, int] = (0, 0)
+        self._since = self._last = time.monotonic()
+        self._first = 0
+
+    def show(self, step: "Step") -> None:
+        """Say where training stands, if it is time to."""
+        now, at = time.monotonic(), (step.fold, len(step.epochs))
+        if at[0] != self._said[0]:
+            self._since, self._first, self._said = now, step.samples, at
+        if at == self._said and now - self._last < self.EVERY:
+            return
+        self._said, self._last = at, now
+        fold = f"fold {step.fold} of {step.folds}, " if step.folds > 1 else ""
+        rate = (step.samples - self._first) / max(now - self._since, 1e-9)
+        speed = ""
+        if rate:
+            left = max(step.of - step.samples, 0) / rate / 60
+            speed = f", {rate:,.0f} samples/s, {left:.0f} min left"
+        note(f"{fold}{min(1.0, step.samples / step.of):.0%}, {_losses(step)}{speed}")
+
+
+def _losses(step: "Step") -> str:
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
+    if not step.epochs:
+        return parts
+    return f"{parts}; epoch {step.epochs[-1].number}: {step.epochs[-1].validation_loss:.3f}"
 
 
 def series(found: "Sequence[Series]") -> None:
@@ -83,7 +170,9 @@ def series(found: "Sequence[Series]") -> None:
 
 def epochs(done: "Sequence[Epoch]", best: int) -> None:
     """One line per epoch."""
-    table = Table("epoch", "loss", "validation", "best action", "regret (ATR)", title="Training")
+    table = Table(
+        "epoch", "loss", "validation", "best action", "regret (ATR)", "segments", title="Training"
+    )
     for one in done:
         table.add_row(
             str(one.number),
@@ -91,6 +180,7 @@ def epochs(done: "Sequence[Epoch]", best: int) -> None:
             f"{one.validation_loss:.4f}",
             f"{one.accuracy:.1%}",
             f"{one.regret:.3f}",
+            f"{one.segments:.2f}",
             style="bold" if one.number == best else "",
         )
     out.print(table)
@@ -124,12 +214,14 @@ def parity(stages: Sequence[Stage]) -> None:
 def contract(promised: Contract) -> None:
     """The contract on one screen."""
     graph, features = promised.graph, promised.features
+    trained_until = promised.provenance.trained_until
     table = Table("", "", title=escape(promised.name), show_header=False)
     trading = ", ".join(f"{name} {value:g}" for name, value in vars(promised.trading).items())
     for name, value in (
         ("created", promised.created),
         ("digest", promised.digest),
         ("checkpoint", promised.provenance.checkpoint_sha256),
+        ("trained until", f"{datetime.fromtimestamp(trained_until, UTC):%Y-%m-%d %H:%M} UTC"),
         ("graph", f"{graph.cycles} cycles x {graph.timesteps} timesteps, {graph.precision}"),
         ("states", f"{graph.tokens} tokens, H {graph.h_dim} wide, L {graph.l_dim} wide"),
         ("L reset between cycles", "yes" if graph.reset_l else "no"),
@@ -164,7 +256,7 @@ def decisions(made: Sequence[tuple[str, str, Bars, Decision]]) -> None:
             f"[bold]{decision.action.name}[/bold] {decision.quantity:g} lots\n"
             f"value {decision.value:+.2f} ATR\n"
             f"{reason}, {decision.latency_ms:.1f} ms",
-            _bars(decision),
+            probabilities(decision),
         )
     out.print(table)
 
@@ -186,7 +278,8 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _bars(decision: Decision) -> str:
+def probabilities(decision: Decision) -> str:
+    """A bar for each action that has a probability."""
     lines = []
     block = "█" if out.encoding.startswith("utf") else "#"
     for action in Action:

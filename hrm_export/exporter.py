@@ -97,6 +97,7 @@ def _contract(source: Checkpoint, name: str) -> Contract:
         files={},
         provenance=Provenance(
             checkpoint_sha256=source.sha256,
+            trained_until=source.description.judged_from,
             settings=settings.model_dump(mode="json"),
             versions={"python": platform.python_version()}
             | {library: version(library) for library in _LIBRARIES},

@@ -24,7 +24,8 @@ from hrm_runtime.model import run_segments as run_passes
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Vocabulary, prepare
+from hrm_train.prepared import prepare
+from hrm_train.vocabulary import Vocabulary
 from hrm_train.windows import Windows, spread, windows
 
 TOLERANCES: Final[dict[str, float]] = {

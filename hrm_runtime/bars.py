@@ -1,8 +1,8 @@
-"""Bars: open-time-stamped OHLCV columns that are clean by construction, and their CSV reader."""
+"""Bars: open-time-stamped OHLCV columns that are clean by construction, and their readers."""
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -101,7 +101,7 @@ class Bars:
         found = columns.keys() if hasattr(columns, "keys") else getattr(columns, "columns", None)
         if found is None:
             raise BadBars(f"bars: expected a mapping of columns, found {type(columns).__name__}")
-        _require_columns(found)
+        require_columns(found)
         names = [*REQUIRED, "volume"] if "volume" in list(found) else REQUIRED
         return cls(**{name: columns[name] for name in names})
 
@@ -132,11 +132,15 @@ def read_csv(path: str | Path) -> Bars:
 
     Raises:
         BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
-            not a number (the message names the line), or as `Bars`.
+            not a number (the message names the line), or as `Bars`. Parquet is refused with what
+            reads it: `hrm_train.parquet`.
     """
     path = Path(path)
     if path.suffix.lower() == ".parquet":
-        raise BadBars(f"{path}: Parquet cannot be read here; expected CSV. Convert it first")
+        raise BadBars(
+            f"{path}: expected CSV; Parquet is read by hrm_train.parquet, which needs polars: "
+            "pip install '.[train]', or convert the file"
+        )
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             columns = _columns(file)
@@ -156,6 +160,25 @@ def write_csv(bars: Bars, path: str | Path) -> None:
         writer.writerows(zip(*(getattr(bars, name).tolist() for name in names), strict=True))
 
 
+Reader = Callable[[Path], Bars]
+
+SUFFIXES: Final = (".csv", ".parquet")
+"""What files of bars are called."""
+
+READERS: Final[Mapping[str, Reader]] = {".csv": read_csv}
+"""What this package reads, by suffix. `hrm_train.parquet.READERS` also reads Parquet."""
+
+
+def read_bars(path: str | Path, readers: Mapping[str, Reader] = READERS) -> Bars:
+    """Bars from a file by the reader of its suffix; as CSV where it has none.
+
+    Raises:
+        BadBars: as the reader.
+    """
+    path = Path(path)
+    return readers.get(path.suffix.lower(), read_csv)(path)
+
+
 def series_name(path: str | Path) -> tuple[str, str]:
     """(instrument, timeframe) from a bars file named `{SYMBOL}_{TIMEFRAME}.csv`.
 
@@ -170,24 +193,30 @@ def series_name(path: str | Path) -> tuple[str, str]:
     return symbol, timeframe
 
 
-def read_series(paths: str | Path | Iterable[str | Path]) -> dict[tuple[str, str], Bars]:
-    """Every series in `paths` (files, or folders of CSV files) by (instrument, timeframe), sorted.
+def read_series(
+    paths: str | Path | Iterable[str | Path], readers: Mapping[str, Reader] = READERS
+) -> dict[tuple[str, str], Bars]:
+    """Every series in `paths` by (instrument, timeframe), sorted.
+
+    Args:
+        paths: files, or folders of CSV and Parquet files.
+        readers: as `read_bars`.
 
     Raises:
-        BadBars: a path is missing, a folder holds no CSV file, two files hold one series, or as
-            `series_name` and `read_csv`.
+        BadBars: a path is missing, a folder holds neither, two files hold one series, or as
+            `series_name` and the reader.
     """
     files: dict[tuple[str, str], Path] = {}
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
-        found = sorted(path.glob("*.csv")) if os.path.isdir(path) else [path]
+        found = _files(path) if os.path.isdir(path) else [path]
         if not found:
-            raise BadBars(f"{path}: expected CSV files in this folder, found none")
+            raise BadBars(f"{path}: expected CSV or Parquet files in this folder, found none")
         for file in found:
             name = series_name(file)
             if name in files:
                 raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
             files[name] = file
-    return {name: read_csv(file) for name, file in sorted(files.items())}
+    return {name: read_bars(file, readers) for name, file in sorted(files.items())}
 
 
 def real_numbers(value: object) -> npt.NDArray[Any]:
@@ -204,7 +233,12 @@ def real_numbers(value: object) -> npt.NDArray[Any]:
     return array
 
 
-def _require_columns(found: Iterable[str]) -> None:
+def require_columns(found: Iterable[str]) -> None:
+    """Hold the column names of a file or mapping to those that bars need.
+
+    Raises:
+        BadBars: naming those that are missing.
+    """
     names = list(map(str, found))
     if missing := [name for name in REQUIRED if name not in names]:
         raise BadBars(
@@ -213,10 +247,14 @@ def _require_columns(found: Iterable[str]) -> None:
         )
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}"))
+
+
 def _columns(file: Iterable[str]) -> dict[str, Floats]:
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
-    _require_columns(header)
+    require_columns(header)
     known = [name for name in (*REQUIRED, "volume") if name in header]
     places = [header.index(name) for name in known]
     lines = [_numbers_of_line(reader.line_num, cells, places) for cells in reader if cells]

@@ -40,6 +40,9 @@ LEAST_WINDOWS: Final = 32
 LARGEST_TOLERANCE: Final = 0.05
 """A looser comparison would prove nothing."""
 
+LATEST_MOMENT: Final = 10**11
+"""A moment beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
+
 UNKNOWN: Final = "unknown"
 """The name behind id 0: whatever the artifact was not trained on."""
 
@@ -129,9 +132,15 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the artifact came from: its checkpoint, the settings, and the versions that made it."""
+    """Where the artifact came from: its checkpoint, the settings, and the versions that made it.
+
+    Attributes:
+        trained_until: epoch seconds; every label that the weights were trained on was known
+            before it.
+    """
 
     checkpoint_sha256: str
+    trained_until: int
     settings: Any
     versions: dict[str, str]
 
@@ -305,6 +314,10 @@ def _verify(contract: Contract) -> None:
             "graph: expected sizes >= 1",
         ),
         (contract.max_segments >= 1, "max_segments: expected >= 1"),
+        (
+            0 <= contract.provenance.trained_until < LATEST_MOMENT,
+            "provenance.trained_until: expected epoch seconds",
+        ),
         (
             set(contract.tolerances) == set(OUTPUTS),
             "tolerances: expected one per output",

@@ -1,35 +1,45 @@
 """Checkpoint folders: weights, settings, vocabularies and held-out windows.
 
 settings.yaml         what was trained, for reading
-best.safetensors      weights with the lowest validation loss, statistics and settings inside
-last.safetensors      weights after the last epoch
 windows.safetensors   held-out windows, as bars and accounts
-checkpoint.json       what they mean and their sha256; written last
+best-N.safetensors    weights of epoch N, which had the lowest validation loss; statistics inside
+checkpoint.json       what they mean and their sha256; written after them
+last.safetensors      where training stands, to resume it; needed for nothing else
+
+Each file is written whole or not at all, and none that checkpoint.json names is ever written over:
+whenever a process dies, what is there can be loaded and resumed.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from safetensors import SafetensorError
 
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, seal, unseal
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Manifest, Series, Vocabulary
+from hrm_train.prepared import Series
 from hrm_train.settings import Settings, load_settings, render
+from hrm_train.vocabulary import Vocabulary
 from hrm_train.windows import Windows
 
 FORMAT_VERSION: Final = 1
 
 MANIFEST: Final = "checkpoint.json"
 SETTINGS: Final = "settings.yaml"
-BEST: Final = "best.safetensors"
-LAST: Final = "last.safetensors"
 WINDOWS: Final = "windows.safetensors"
-FILES: Final = (SETTINGS, BEST, LAST, WINDOWS)
+LAST: Final = "last.safetensors"
+
+
+def best_file(epoch: int | str) -> str:
+    """The name of the weights of `epoch`, where it is the best."""
+    return f"best-{epoch}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +48,11 @@ class Epoch:
 
     Attributes:
         number: from 1.
-        train_loss, validation_loss: averages of the last segment.
+        train_loss: average over all segments that were trained, halting included.
+        validation_loss: of the answers that would be served: policy, value and quantity.
         accuracy: share of validation samples whose chosen action is the best in hindsight.
         regret: average return given up against hindsight, in ATR.
+        segments: average number of segments until a validation sample halts.
     """
 
     number: int
@@ -48,11 +60,20 @@ class Epoch:
     validation_loss: float
     accuracy: float
     regret: float
+    segments: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The content of `checkpoint.json`; `digest` as in a contract."""
+    """The content of `checkpoint.json`; `digest` as in a contract.
+
+    Attributes:
+        boundary: epoch seconds; every label trained on was known before.
+        judged_from, judged_until: epoch seconds between which this checkpoint is to be judged,
+            after an embargo of the label horizon; None is no end. From the boundary on where
+            nothing was kept aside: then the epoch was chosen on what judges it.
+        initialized_from: sha256 of the checkpoint that training went on from.
+    """
 
     format_version: int
     digest: str
@@ -64,6 +85,9 @@ class Description:
     train_samples: int
     validation_samples: int
     boundary: int
+    judged_from: int
+    judged_until: int | None
+    initialized_from: str | None
     best_epoch: int
     epochs: tuple[Epoch, ...]
     files: dict[str, str]
@@ -94,10 +118,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     for name, expected in description.files.items():
         if (found := _sha256(folder / name)) != expected:
             raise CheckpointInvalid(f"{folder / name}: expected sha256 {expected}, found {found}")
-    model = HierarchicalReasoningModel.load_model(folder / BEST)
+    best = best_file(description.best_epoch)
+    model = HierarchicalReasoningModel.load_model(folder / best)
     settings = load_settings(folder / SETTINGS)
     if settings != model.settings:
-        raise CheckpointInvalid(f"{folder}: {SETTINGS} differs from the settings inside {BEST}")
+        raise CheckpointInvalid(f"{folder}: {SETTINGS} differs from the settings inside {best}")
     return Checkpoint(
         model,
         settings,
@@ -124,19 +149,29 @@ def load_model(path: str | Path) -> HierarchicalReasoningModel:
 class CheckpointWriter:
     """Writes a checkpoint folder as training goes on; each file whole or not at all.
 
+    Args:
+        folder: new, or empty; with `resume` also one that training has begun to write.
+
     Raises:
-        CheckpointInvalid: the folder exists and is not empty, or cannot be made.
+        CheckpointInvalid: it holds anything else, or cannot be looked at.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, resume: bool = False) -> None:
         self.folder = Path(folder)
         try:
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise CheckpointInvalid(
-                    f"{self.folder}: expected a new or empty folder; choose another or remove it"
-                )
+            if os.path.lexists(self.folder) and not self.folder.is_dir():
+                raise CheckpointInvalid(f"{self.folder}: expected a folder, found a file")
+            found = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
         except OSError as error:
             raise CheckpointInvalid(f"{self.folder}: {error}") from error
+        if resume:
+            found = [name for name in found if not _is_ours(name)]
+        if found:
+            raise CheckpointInvalid(
+                f"{self.folder}: expected a new or empty folder{' or a checkpoint' * resume}, "
+                f"found {', '.join(found[:5])}; choose another, remove it"
+                + ("" if resume else ", or resume it")
+            )
 
     def begin(self, settings: Settings, windows: Windows) -> None:
         """Make the folder and write what does not change any more."""
@@ -146,52 +181,52 @@ class CheckpointWriter:
             raise CheckpointInvalid(
                 f"{self.folder}: expected to make this folder: {error}"
             ) from error
-        self._write(SETTINGS, lambda path: path.write_text(render(settings), encoding="utf-8"))
-        self._write(WINDOWS, windows.save)
+        self.write(SETTINGS, lambda path: path.write_text(render(settings), encoding="utf-8"))
+        self.write(WINDOWS, windows.save)
 
-    def save_weights(self, model: HierarchicalReasoningModel, best: bool) -> None:
-        """Write the weights of an epoch."""
-        for name in (LAST, BEST) if best else (LAST,):
-            self._write(name, model.save_model)
+    def describe(self, description: Description, best: HierarchicalReasoningModel | None) -> None:
+        """Write `checkpoint.json`, and before it the weights of its best epoch where they are new.
 
-    def describe(
-        self,
-        manifest: Manifest,
-        epochs: tuple[Epoch, ...],
-        best_epoch: int,
-        train_samples: int,
-        validation_samples: int,
-        boundary: int,
-    ) -> None:
-        """Write `checkpoint.json` over what was written so far."""
-        description = Description(
-            format_version=FORMAT_VERSION,
-            digest="",
-            feature_version=FEATURE_VERSION,
-            features=FEATURES,
-            account=ACCOUNT,
-            vocabulary=manifest.vocabulary,
-            series=manifest.series,
-            train_samples=train_samples,
-            validation_samples=validation_samples,
-            boundary=boundary,
-            best_epoch=best_epoch,
-            epochs=epochs,
-            files={name: _sha256(self.folder / name) for name in FILES},
-        )
-        self._write(MANIFEST, lambda path: path.write_bytes(seal(description)))
+        Args:
+            description: without its digest and hashes.
+            best: the weights of `description.best_epoch`; None where they were written before.
+        """
+        name = best_file(description.best_epoch)
+        if best is not None:
+            self.write(name, best.save_model)
+        hashes = {file: _sha256(self.folder / file) for file in (SETTINGS, WINDOWS, name)}
+        sealed = seal(replace(description, files=hashes))
+        self.write(MANIFEST, lambda path: path.write_bytes(sealed))
+        for old in self.folder.glob(best_file("*")):
+            if old.name != name:
+                old.unlink(missing_ok=True)
 
-    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+    def write(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` make the file `name`, which takes its name once it is safely on the disk.
+
+        Raises:
+            CheckpointInvalid: it cannot be written; what had the name before is untouched.
+        """
         partial = self.folder / f".{name}.partial"
         try:
             write(partial)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(partial, self.folder / name)
-        except OSError as error:
-            raise CheckpointInvalid(
-                f"{self.folder / name}: expected to write this file: {error}"
-            ) from error
-        finally:
+        except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
+            raise CheckpointInvalid(
+                f"{self.folder / name}: expected to write this file: {error}; what was saved "
+                "before is untouched"
+            ) from error
+
+
+def _is_ours(name: str) -> bool:
+    name = name.removeprefix(".").removesuffix(".partial")
+    return (
+        name in {MANIFEST, SETTINGS, WINDOWS, LAST}
+        or re.fullmatch(best_file(r"\d+"), name) is not None
+    )
 
 
 def _read_description(folder: Path) -> tuple[bytes, Description]:
@@ -209,8 +244,11 @@ def _read_description(folder: Path) -> tuple[bytes, Description]:
         raise CheckpointInvalid(f"{folder}: expected a checkpoint folder: {error}") from error
     except (SchemaMismatch, SealBroken) as error:
         raise CheckpointInvalid(f"{file}: {error}") from error
-    if description.files.keys() != set(FILES):
-        raise CheckpointInvalid(f"{file}: files: expected {FILES}, found {[*description.files]}")
+    expected = {SETTINGS, WINDOWS, best_file(description.best_epoch)}
+    if description.files.keys() != expected:
+        raise CheckpointInvalid(
+            f"{file}: files: expected {sorted(expected)}, found {[*description.files]}"
+        )
     if (description.feature_version, description.features, description.account) != (
         FEATURE_VERSION,
         FEATURES,

@@ -3,7 +3,9 @@
 HrmError
 ├── SettingsInvalid      mend settings.yaml; nothing has started
 ├── DataInvalid          mend the data files; nothing was written
+├── DeviceMissing        ask for a device that this machine has
 ├── CheckpointInvalid    not a checkpoint, or one of other dimensions
+├── ReportRefused        install what reports training, or report it elsewhere
 └── TrainingDiverged     lower the learning rate; the last good epoch is kept
 """
 
@@ -18,8 +20,16 @@ class DataInvalid(HrmError):
     """Data from which nothing can be trained."""
 
 
+class DeviceMissing(HrmError):
+    """A device was asked for that is not there."""
+
+
 class CheckpointInvalid(HrmError):
     """A checkpoint that is missing, incomplete, or of other dimensions."""
+
+
+class ReportRefused(HrmError):
+    """Progress that cannot be reported as asked for; nothing has started."""
 
 
 class TrainingDiverged(HrmError):

@@ -12,7 +12,8 @@ Suffixes of tensors give their shape:
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -186,29 +187,42 @@ class LowLevelModule(RecurrentModule):
         return self.step(zL_BSD, self.from_h(zH_BSD) + x_BSD)
 
 
-class VocabularyEmbedding(nn.Embedding):
-    """A table of 1 + `most` rows; row 0 stands for everything unknown."""
+INITIALIZATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
+    "truncated_normal": partial(truncated_normal_, std=1.0),
+    "xavier": nn.init.xavier_normal_,
+    "he": nn.init.kaiming_normal_,
+}
 
-    def __init__(self, most: int, width: int) -> None:
+
+class VocabularyEmbedding(nn.Embedding):
+    """A table of 1 + `most` rows; row 0 stands for everything unknown.
+
+    `initialization` says how it is drawn and with what deviation: `truncated_normal` 1, `xavier`
+    sqrt(2 / (rows + width)) (Glorot and Bengio, 2010), `he` sqrt(2 / width) (arXiv 1502.01852);
+    the last two are not truncated.
+    """
+
+    def __init__(self, most: int, width: int, initialization: str) -> None:
+        self.initialization = initialization  # the table is drawn while it is made
         super().__init__(1 + most, width)
 
     def reset_parameters(self) -> None:
-        """Draw the table, of unit deviation."""
-        truncated_normal_(self.weight, 1.0)
+        """Draw the table."""
+        INITIALIZATIONS[self.initialization](self.weight)
 
 
 class InstrumentEmbedding(VocabularyEmbedding):
     """One learned vector per instrument."""
 
     def __init__(self, config: Embeddings) -> None:
-        super().__init__(config.max_instruments, config.instrument_dim)
+        super().__init__(config.max_instruments, config.instrument_dim, config.initialization)
 
 
 class TimeframeEmbedding(VocabularyEmbedding):
     """One learned vector per timeframe."""
 
     def __init__(self, config: Embeddings) -> None:
-        super().__init__(config.max_timeframes, config.timeframe_dim)
+        super().__init__(config.max_timeframes, config.timeframe_dim, config.initialization)
 
 
 class Standardise(nn.Module):
@@ -448,7 +462,8 @@ class HierarchicalReasoningModel(nn.Module):
             with safe_open(str(path), framework="pt") as file:
                 settings = json.loads((file.metadata() or {})["settings"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model = cls(parse_settings(settings, source=str(path)))
+            with torch.random.fork_rng(devices=[]):  # what a new model draws is written over
+                model = cls(parse_settings(settings, source=str(path)))
         except (OSError, SafetensorError, KeyError, ValueError, SettingsInvalid) as error:
             raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
         model.load_strict(state, str(path))

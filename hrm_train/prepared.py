@@ -4,11 +4,12 @@ Each bar with a full window behind it and a label horizon ahead gives up to thre
 long and short, each with a synthesised account.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,14 @@ from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
 from hrm_runtime.bars import PRICES, Bars, read_series
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
-from hrm_runtime.contract import UNKNOWN, Instrument, Timeframe, Trading
+from hrm_runtime.contract import Instrument, Timeframe, Trading
 from hrm_runtime.schema import SchemaMismatch, build
 from hrm_train.accounts import accounts
 from hrm_train.errors import DataInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
+from hrm_train.parquet import READERS
 from hrm_train.settings import Settings
+from hrm_train.vocabulary import Vocabulary
 
 FORMAT_VERSION: Final = 1
 TENSORS_SUFFIX: Final = ".safetensors"
@@ -57,47 +60,6 @@ class Series:
     disordered: int
     samples: int
     skipped: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """Instruments and timeframes by name, with their ids and facts."""
-
-    instruments: dict[str, Instrument]
-    timeframes: dict[str, Timeframe]
-
-    @classmethod
-    def of(cls, settings: Settings, series: Iterable[tuple[str, str]]) -> "Vocabulary":
-        """Ids from 1 in sorted order of name; instrument 0 is `unknown`.
-
-        Raises:
-            DataInvalid: an instrument or timeframe is called `unknown`.
-            SettingsInvalid: a timeframe's seconds are not declared.
-        """
-        names = list(series)
-        instruments = sorted({instrument for instrument, _ in names})
-        timeframes = sorted({timeframe for _, timeframe in names})
-        if UNKNOWN in {*instruments, *timeframes}:
-            raise DataInvalid(f"expected series by name; {UNKNOWN!r} stands for all others")
-        return cls(
-            instruments={
-                name: _facts(settings, name, number)
-                for number, name in enumerate([UNKNOWN, *instruments])
-            },
-            timeframes={
-                name: Timeframe(id=number, seconds=settings.seconds(name))
-                for number, name in enumerate(timeframes, start=1)
-            },
-        )
-
-    def instrument(self, name: str) -> Instrument:
-        """The facts of `name`, those of `unknown` where it is not in the vocabulary."""
-        return self.instruments.get(name, self.instruments[UNKNOWN])
-
-    def timeframe(self, settings: Settings, name: str) -> Timeframe:
-        """The timeframe `name`, with id 0 where it is not in the vocabulary."""
-        known = self.timeframes.get(name)
-        return known or Timeframe(id=0, seconds=settings.seconds(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +116,11 @@ class Prepared:
         """int64 [m]: the stamp of each window's newest bar."""
         return self.bar_stamp[self.row_bar[self.sample_row]]
 
+    @property
+    def sample_side(self) -> npt.NDArray[np.int64]:
+        """int64 [m]: the side of each account, as -1, 0 or 1."""
+        return np.sign(self.sample_raw_account[:, 1]).astype(np.int64)
+
     def save(self, path: str | Path) -> None:
         """Write one new safetensors file, whole or not at all.
 
@@ -204,14 +171,56 @@ class Prepared:
         if differing := [key for key in wanted if own.get(key) != wanted[key]]:
             shown = "; ".join(f"{k}: settings {wanted[k]}, tensors {own.get(k)}" for k in differing)
             raise DataInvalid(f"the tensors were prepared with other settings ({shown})")
-        limits = settings.network.embeddings
-        vocabulary = self.manifest.vocabulary
-        for name, most, count in (
-            ("max_instruments", limits.max_instruments, len(vocabulary.instruments) - 1),
-            ("max_timeframes", limits.max_timeframes, len(vocabulary.timeframes)),
-        ):
-            if count > most:
-                raise DataInvalid(f"embeddings.{name}: expected at least {count}, was {most}")
+        self.manifest.vocabulary.require_rows(settings.network.embeddings)
+
+    def renumbered(self, vocabulary: Vocabulary) -> "Prepared":
+        """The same samples under the ids of another vocabulary, which knows all their names.
+
+        Raises:
+            DataInvalid: it has other facts of one of them than these samples were made with.
+        """
+        own = self.manifest.vocabulary
+        for name, facts in own.instruments.items():
+            if replace(vocabulary.instruments[name], id=0) != replace(facts, id=0):
+                raise DataInvalid(
+                    f"instruments.{name}: expected the facts that are known, "
+                    f"{vocabulary.instruments[name]}; found {facts}"
+                )
+        for name, timeframe in own.timeframes.items():
+            if vocabulary.timeframes[name].seconds != timeframe.seconds:
+                raise DataInvalid(
+                    f"timeframes.{name}: expected {vocabulary.timeframes[name].seconds} seconds, "
+                    f"as known; found {timeframe.seconds}"
+                )
+        return replace(
+            self,
+            manifest=replace(self.manifest, vocabulary=vocabulary),
+            sample_instrument=_renumbered(
+                self.sample_instrument, own.instruments, vocabulary.instruments
+            ),
+            sample_timeframe=_renumbered(
+                self.sample_timeframe, own.timeframes, vocabulary.timeframes
+            ),
+        )
+
+    def digest(self) -> str:
+        """The sha256 of everything in it."""
+        found = hashlib.sha256(json.dumps(asdict(self.manifest), sort_keys=True).encode())
+        for name, array in vars(self).items():
+            if name != "manifest":
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def _renumbered(
+    ids: npt.NDArray[np.int64],
+    before: Mapping[str, Instrument] | Mapping[str, Timeframe],
+    after: Mapping[str, Instrument] | Mapping[str, Timeframe],
+) -> npt.NDArray[np.int64]:
+    table = np.zeros(1 + len(before), dtype=np.int64)  # 0 stays 0
+    for name, entry in before.items():
+        table[entry.id] = after[name].id
+    return table[ids]
 
 
 def require_new_file(path: str | Path) -> None:
@@ -255,7 +264,7 @@ def prepare(
 
     Args:
         settings: what to make.
-        paths: files and folders, as `hrm_runtime.bars.read_series`.
+        paths: files and folders of CSV and Parquet, as `hrm_runtime.bars.read_series`.
         vocabulary: ids to use, with 0 for names outside it; made from the data if left out.
 
     Raises:
@@ -264,7 +273,7 @@ def prepare(
             more names than the embedding tables have rows.
         SettingsInvalid: a timeframe's seconds are not declared.
     """
-    return prepare_series(settings, read_series(paths), vocabulary)
+    return prepare_series(settings, read_series(paths, READERS), vocabulary)
 
 
 def prepare_series(
@@ -407,18 +416,6 @@ def _samples(
         "sample_lots": np.array(columns["lots"], dtype=np.float32),
         "sample_end": np.array(columns["end"], dtype=np.int64),
     }, None
-
-
-def _facts(settings: Settings, name: str, number: int) -> Instrument:
-    facts = settings.instrument_facts(name)
-    return Instrument(
-        id=number,
-        type=facts.type,
-        lot_size=facts.lot_size,
-        tick_size=facts.tick_size,
-        premium_min=facts.option_premium_range[0],
-        premium_max=facts.option_premium_range[1],
-    )
 
 
 def _require_spacing(name: str, bars: Bars, seconds: int) -> None:

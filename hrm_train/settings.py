@@ -87,9 +87,11 @@ class Hierarchical(Section):
         True, description="start each cycle's L from its initial state; the paper does not"
     )
     convergence_threshold: Positive = Field(
-        1e-6, description="recorded; for iterating L to convergence, which is not done yet"
+        1e-6, description="RMS change of a step under which L has settled; eager inference only"
     )
-    max_convergence_steps: Count = Field(100, description="as above")
+    max_convergence_steps: Count = Field(
+        100, description="steps of L per cycle, at most, when iterating until it has settled"
+    )
 
 
 class Embeddings(Section):
@@ -99,6 +101,7 @@ class Embeddings(Section):
     timeframe_dim: Count = 32
     max_instruments: Count = 1000
     max_timeframes: Count = 10
+    initialization: Literal["truncated_normal", "xavier", "he"] = "truncated_normal"
     allow_unknown_instruments: bool = Field(
         False, description="whether the artifact decides for instruments it was not trained on"
     )
@@ -159,12 +162,37 @@ class Training(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Count = 20
-    batch_size: Count = 256
+    batch_size: Count = Field(256, description="samples in work at once, over all processes")
     learning_rate: Annotated[Number, Field(gt=0, le=1)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = Field(200, description="linear, then constant")
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.1
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(
+        0.1, description="of matrices; tables and biases do not decay"
+    )
+    clip_norm: Annotated[Number, Field(ge=0)] = Field(
+        1.0, description="largest norm of the gradient; 0 is no limit"
+    )
+    ema_decay: Fraction = Field(
+        0.0, description="0.999: validate and export an average of the last 1000 steps; 0 is off"
+    )
+    gradient: Literal["one_step", "last_cycle", "full"] = Field(
+        "one_step", description="steps of a segment it goes through: the last, last_cycle or full"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="of products on a GPU; a CPU computes in fp32"
+    )
+    deterministic: bool = Field(
+        True, description="on a GPU too, the same seed gives the same weights; costs speed there"
+    )
     max_segments: Count = Field(
         2, description="passes per sample, an optimizer step each; also at most per decision"
+    )
+    min_segments: Count = Field(1, description="passes before a sample may halt by itself")
+    exploration: Fraction = Field(
+        0.1, description="share of samples that may not halt before a random pass, 2 or later"
+    )
+    halting_weight: Annotated[Number, Field(ge=0)] = 0.5
+    save_minutes: Annotated[Number, Field(ge=0)] = Field(
+        10.0, description="of work lost at most when killed; 0 saves after every step"
     )
     validation_fraction: Annotated[Number, Field(gt=0, lt=1)] = Field(
         0.2, description="the last part of the time span, after an embargo of the label horizon"
@@ -188,6 +216,15 @@ class Training(Section):
     )
 
     @model_validator(mode="after")
+    def _segments(self) -> Self:
+        if self.min_segments > self.max_segments:
+            raise ValueError(
+                "expected min_segments <= max_segments, "
+                f"found {self.min_segments} and {self.max_segments}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _capitals(self) -> Self:
         if self.capital_max < self.capital_min:
             raise ValueError(
@@ -204,7 +241,7 @@ class TradingRules(Section):
     brokerage_entry: Annotated[Number, Field(ge=0)] = Field(25.0, description="currency per order")
     brokerage_exit: Annotated[Number, Field(ge=0)] = 35.0
     stop_atr: Positive = Field(1.5, description="ATR at entry")
-    target_atr: Positive = Field(3.0, description="recorded; a trailing stop checks no target")
+    target_atr: Positive = Field(3.0, description="a stop that trails checks no target")
 
 
 class InstrumentFacts(Section):

@@ -1,93 +1,202 @@
-"""The training loop: deep supervision, one-step gradient, best and last weights kept."""
+"""The training loop: what is trained, when it is judged, and what is kept."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
 
+from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import LEAST_WINDOWS
-from hrm_train.checkpoint import Checkpoint, CheckpointWriter, Epoch, load_checkpoint
-from hrm_train.errors import DataInvalid, TrainingDiverged
-from hrm_train.losses import segment_losses
-from hrm_train.model import HierarchicalReasoningModel, Outputs, States, cycle
+from hrm_train.act import Order
+from hrm_train.checkpoint import (
+    FORMAT_VERSION,
+    LAST,
+    MANIFEST,
+    Checkpoint,
+    CheckpointWriter,
+    Description,
+    Epoch,
+    load_checkpoint,
+)
+from hrm_train.devices import (
+    HERE,
+    Where,
+    is_first_process,
+    open_fabric,
+    own_random_numbers,
+    reproducible,
+    summed,
+)
+from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid, TrainingDiverged
+from hrm_train.extension import extended
+from hrm_train.losses import answer_losses, regrets
+from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import TENSORS_SUFFIX, Prepared, prepare
+from hrm_train.run import Run, Tensors
+from hrm_train.serving import served
 from hrm_train.settings import Settings
-from hrm_train.split import Split, account_statistics, chronological_split, feature_statistics
+from hrm_train.split import (
+    Split,
+    account_statistics,
+    chronological_split,
+    feature_statistics,
+    walk_forward,
+)
+from hrm_train.state import Origin, Position, State, require_same
 from hrm_train.windows import Windows, spread, windows
 
 HELD_OUT_WINDOWS: Final = 512
 
-_BETAS: Final = (0.9, 0.95)
-"""Of AdamW, as published."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where training stands: `step` of `steps` batches, the batch's loss, the epochs done."""
+    """Where training stands.
+
+    Attributes:
+        step: optimizer steps done, over all segments.
+        samples, of: samples started, and to be started in all.
+        losses: averages over the batch by `segment.LOSSES`.
+        segments: average number of the samples that halted since the last report; NaN if none.
+        epochs: those done.
+        fold, folds: which walk-forward fold is trained; of 1, where there is no other.
+    """
 
     step: int
-    steps: int
-    loss: float
+    samples: int
+    of: int
+    losses: dict[str, float]
+    segments: float
     epochs: tuple[Epoch, ...]
+    fold: int = 1
+    folds: int = 1
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """B samples: windows [B, W, F], accounts [B, C], ids [B], returns [B, 5], lots [B]."""
-
-    features: Tensor
-    account: Tensor
-    instrument: Tensor
-    timeframe: Tensor
-    returns: Tensor
-    lots: Tensor
+OnProgress = Callable[[Progress], None]
 
 
 def train(
     settings: Settings,
     data: str | Path | Iterable[str | Path],
     out: str | Path,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
+    *,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    where: Where = HERE,
 ) -> Checkpoint:
     """Train on bars files, folders of them, or one prepared tensor file; write a checkpoint folder.
 
-    On CPU with a given number of threads, the same seed gives the same weights, bit for bit.
+    On CPU with a given number of threads the same seed gives the same weights, bit for bit,
+    however often the run was killed and resumed; on a GPU where `training.deterministic` is set.
+
+    Args:
+        settings: what to train, and how.
+        data: what to train on.
+        out: the folder to write.
+        on_progress: called after every step, and again after the last one of an epoch.
+        resume: go on where a run into `out` was stopped, at any moment; start where none was.
+        init_from: a checkpoint whose weights, statistics and vocabulary to go on from; names that
+            the data brings are added to the latter.
+        where: devices.
 
     Raises:
-        CheckpointInvalid: `out` exists and is not empty, or cannot be written.
+        CheckpointInvalid: `out` holds something else or cannot be written, what it holds was begun
+            with other settings or data, or `init_from` cannot be read.
         BadBars, DataInvalid, SettingsInvalid: the data cannot be trained on. Nothing is written.
-        TrainingDiverged: a loss is not finite. The epochs before are kept.
+        DeviceMissing: a device was asked for that is not there. Nothing is written.
+        TrainingDiverged: a loss is not finite. What was saved before is kept.
     """
-    writer = CheckpointWriter(out)
+    fabric, writer = _devices(settings, where), _writer(out, resume)
+    source = load_checkpoint(init_from) if init_from is not None else None
     prepared = load_or_prepare(settings, data)
-    split = chronological_split(
-        prepared, settings.training.validation_fraction, settings.training.label_horizon
-    )
-    model = initial_model(settings, prepared, split)
-    kept = held_out(settings, prepared, split)
-    tensors = Tensors(prepared, settings.network.input.window)
-    epochs: tuple[Epoch, ...] = ()
-    for epoch in fit(model, tensors, split, on_progress):
-        epochs = (*epochs, epoch)
-        if len(epochs) == 1:  # nothing is written before there is something to keep
-            writer.begin(settings, kept)
-        best = min(epochs, key=lambda e: e.validation_loss)
-        writer.save_weights(model, best=best is epoch)
-        writer.describe(
-            prepared.manifest,
-            epochs,
-            best.number,
-            len(split.train),
-            len(split.validation),
-            split.boundary,
+    training = settings.training
+    split = chronological_split(prepared, training.validation_fraction, training.label_horizon)
+    known = 0 if source is None else source.description.judged_from
+    plan = Plan(settings, prepared, split, max(split.boundary, known), None, source)
+    fabric.launch()
+    return _train(fabric, plan, writer, resume, on_progress)
+
+
+def train_folds(
+    settings: Settings,
+    data: str | Path | Iterable[str | Path],
+    out: str | Path,
+    folds: int,
+    on_progress: OnProgress = lambda _: None,
+    *,
+    resume: bool = False,
+    where: Where = HERE,
+) -> tuple[Checkpoint, ...]:
+    """Train a checkpoint `out`/fold-k for each fold of a walk forward, from the same seed.
+
+    Fold k knows the first k of `folds` + 1 parts of the time span, and is to be judged on the next
+    (`hrm_train.evaluation`).
+
+    Raises:
+        DataInvalid: a fold has nothing to train on, to validate on or to be judged on.
+        Others: as `train`.
+    """
+    fabric = _devices(settings, where)
+    writers = [_writer(Path(out) / f"fold-{number}", resume) for number in range(1, folds + 1)]
+    prepared = load_or_prepare(settings, data)
+    training = settings.training
+    plans = [
+        Plan(settings, prepared, fold.split, fold.start, fold.end, None)
+        for fold in walk_forward(
+            prepared, folds, training.validation_fraction, training.label_horizon
         )
-    return load_checkpoint(out)
+    ]
+    fabric.launch()
+    trained = []
+    for number, (plan, writer) in enumerate(zip(plans, writers, strict=True), start=1):
+
+        def on_fold(progress: Progress, number: int = number) -> None:
+            on_progress(replace(progress, fold=number, folds=folds))
+
+        trained.append(_train(fabric, plan, writer, resume, on_fold))
+    return tuple(trained)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run is a function of: settings, tensors, their split, and where it starts from.
+
+    `judged_from` and `judged_until` as in `hrm_train.checkpoint.Description`; a source is never
+    judged on what it knew already.
+    """
+
+    settings: Settings
+    prepared: Prepared
+    split: Split
+    judged_from: int
+    judged_until: int | None
+    source: Checkpoint | None
+
+    @property
+    def boundary(self) -> int:
+        """Epoch seconds before which every label was known that its weights have seen."""
+        known = 0 if self.source is None else self.source.description.judged_from
+        return max(self.split.boundary, known)
+
+    @cached_property  # it reads all of the tensors
+    def origin(self) -> Origin:
+        """The same, to be written down."""
+        return Origin(
+            settings=self.settings.model_dump(mode="json"),
+            data=self.prepared.digest(),
+            boundary=self.boundary,
+            judged_from=self.judged_from,
+            judged_until=self.judged_until,
+            initialized_from=None if self.source is None else self.source.sha256,
+        )
 
 
 def load_or_prepare(settings: Settings, data: str | Path | Iterable[str | Path]) -> Prepared:
@@ -135,163 +244,203 @@ def held_out(settings: Settings, prepared: Prepared, split: Split) -> Windows:
     return windows(prepared, chosen, config.history_bars + config.window - 1)
 
 
-class Tensors:
-    """The prepared arrays as tensors, from which batches are gathered."""
-
-    def __init__(self, prepared: Prepared, window: int) -> None:
-        self._features = torch.from_numpy(prepared.features)
-        self._row = torch.from_numpy(prepared.sample_row)
-        self._span = torch.arange(1 - window, 1)
-        self._account = torch.from_numpy(prepared.sample_account)
-        self._instrument = torch.from_numpy(prepared.sample_instrument)
-        self._timeframe = torch.from_numpy(prepared.sample_timeframe)
-        self._returns = torch.from_numpy(prepared.sample_returns)
-        self._lots = torch.from_numpy(prepared.sample_lots)
-
-    def batch(self, samples: Tensor) -> Batch:
-        """The given samples, int64 [B]."""
-        return Batch(
-            features=self._features[self._row[samples][:, None] + self._span],
-            account=self._account[samples],
-            instrument=self._instrument[samples],
-            timeframe=self._timeframe[samples],
-            returns=self._returns[samples],
-            lots=self._lots[samples],
-        )
-
-
 def fit(
-    model: HierarchicalReasoningModel,
-    tensors: Tensors,
-    split: Split,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Iterator[Epoch]:
-    """Train in place; yields after each epoch."""
-    training = model.settings.training
-    optimizer = torch.optim.AdamW(
-        model.parameters(), training.learning_rate, _BETAS, weight_decay=training.weight_decay
-    )
-    warm_up = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda update: min(1.0, (update + 1) / (training.warmup_steps + 1))
-    )
-    train_samples = torch.from_numpy(split.train)
-    batches = math.ceil(len(train_samples) / training.batch_size)
-    done: tuple[Epoch, ...] = ()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        for number in range(1, training.epochs + 1):
-            model.train()
-            order = train_samples[torch.randperm(len(train_samples))]
-            total = 0.0
-            for index, samples in enumerate(order.split(training.batch_size)):
-                batch = hide_identities(tensors.batch(samples), training.unknown_probability)
-                loss = supervise(model, batch, optimizer, warm_up)
-                step = (number - 1) * batches + index + 1
-                _require_finite(loss, f"step {step}, epoch {number}, batch {index}")
-                total += loss * len(samples)
-                on_progress(Progress(step, training.epochs * batches, loss, done))
-            epoch = evaluate(model, tensors, split.validation, number, total / len(order))
-            _require_finite(epoch.validation_loss, f"epoch {number}, validation")
-            done = (*done, epoch)
-            yield epoch
+    run: Run, validation: npt.NDArray[np.int64], position: Position, on_progress: OnProgress
+) -> Iterator[Position]:
+    """Train `run` on from `position`; yields after every step, and after every epoch.
 
-
-def _require_finite(loss: float, where: str) -> None:
-    if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"{where}: expected a finite loss, found {loss}; lower training.learning_rate or look "
-            "for extreme values in the data"
-        )
-
-
-def supervise(
-    model: HierarchicalReasoningModel,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> float:
-    """Deep supervision: an optimizer step per segment, states carried on without their gradient.
-
-    Returns the loss of the last segment.
+    An epoch is over when as many samples were started as it has and the next is due.
     """
-    states = model.initialize_states()
-    for _ in range(model.settings.training.max_segments):
-        outputs, states = one_step_segment(model, batch, states)
-        losses = segment_losses(outputs, batch.returns, batch.lots, model.settings)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        optimizer.step()
-        schedule.step()
-        states = (states[0].detach(), states[1].detach())
-    return losses.total.item()
+    training = run.model.settings.training
+    many = len(run.order.samples)
+    latest: Progress | None = None
+    while len(position.epochs) < training.epochs:
+        number = len(position.epochs) + 1
+        if run.waiting and run.started >= number * many:
+            loss = position.loss_sum / position.loss_steps
+            epoch = evaluate(run.fabric, run.average.model, run.tensors, validation, number, loss)
+            position = replace(
+                position, epochs=(*position.epochs, epoch), loss_sum=0.0, loss_steps=0
+            )
+            if latest is not None:
+                on_progress(replace(latest, epochs=position.epochs))
+        else:
+            step = run.advance(
+                f"step {position.step + 1}, epoch {number}, batch {position.loss_steps + 1} of it"
+            )
+            position = replace(
+                position,
+                step=position.step + 1,
+                loss_sum=position.loss_sum + step.losses["total"],
+                loss_steps=position.loss_steps + 1,
+            )
+            latest = Progress(
+                step=position.step,
+                samples=run.started,
+                of=training.epochs * many,
+                losses=step.losses,
+                segments=step.segments / step.finished if step.finished else math.nan,
+                epochs=position.epochs,
+            )
+            on_progress(latest)
+        yield position
 
 
-def one_step_segment(
-    model: HierarchicalReasoningModel, batch: Batch, states: States
-) -> tuple[Outputs, States]:
-    """One segment with the one-step gradient: only the last step of L and the last of H have one.
-
-    The gradient at the fixed point is approximated by the first term of its Neumann series, so
-    memory does not grow with N x T (section 2 of the paper).
-    """
-    x_BSD = model.encode(batch.features, batch.account, batch.instrument, batch.timeframe)
-    zH_BSD, zL_BSD = states
-    with torch.no_grad():
-        for n in range(model.cycles):
-            if n > 0:
-                zL_BSD = model.reset_l_module(zL_BSD)
-            if n < model.cycles - 1:
-                zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, model.timesteps)
-        for _ in range(model.timesteps - 1):
-            zL_BSD = model.low(zL_BSD, zH_BSD, x_BSD)
-    zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, timesteps=1)
-    return model.decode(zH_BSD, batch.account), (zH_BSD, zL_BSD)
-
-
-def hide_identities(batch: Batch, probability: float) -> Batch:
-    """Turn ids into 0 at random, so that "unknown" comes to mean something."""
-    shown_instrument = torch.rand(len(batch.instrument)) >= probability
-    shown_timeframe = torch.rand(len(batch.timeframe)) >= probability
-    return Batch(
-        features=batch.features,
-        account=batch.account,
-        instrument=batch.instrument * shown_instrument,
-        timeframe=batch.timeframe * shown_timeframe,
-        returns=batch.returns,
-        lots=batch.lots,
-    )
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate(
+    fabric: Fabric,
     model: HierarchicalReasoningModel,
     tensors: Tensors,
     samples: npt.NDArray[np.int64],
     number: int,
     train_loss: float,
 ) -> Epoch:
-    """Loss, accuracy and regret of the last segment over the given samples."""
+    """Loss, accuracy, regret and segments of what would be served for the given samples.
+
+    Raises:
+        TrainingDiverged: one of them is not finite.
+    """
     training = model.settings.training
     model.eval()
-    loss = hits = regret = 0.0
-    for chosen in torch.from_numpy(samples).split(training.batch_size):
-        batch = tensors.batch(chosen)
-        states: States | None = None
-        for _ in range(training.max_segments):
-            outputs, states = model(
-                batch.features, batch.account, batch.instrument, batch.timeframe, states
+    sums = torch.zeros(5, dtype=torch.float64, device=tensors.device)
+    own = torch.from_numpy(samples[fabric.global_rank :: fabric.world_size]).to(tensors.device)
+    for chosen in own.split(training.batch_size):
+        outputs, segments_B = served(model, *tensors.inputs(chosen))
+        returns_B5, lots_B = tensors.labels(chosen)
+        loss = answer_losses(outputs, returns_B5, lots_B, training).total
+        action_B1 = outputs["action_type"].argmax(dim=-1, keepdim=True)
+        regret_B1 = regrets(returns_B5).gather(-1, action_B1)
+        sums += torch.stack(
+            (
+                loss.double() * len(chosen),
+                (regret_B1 == 0).double().sum(),
+                regret_B1.double().sum(),
+                segments_B.double().sum(),
+                torch.tensor(len(chosen), dtype=torch.float64, device=tensors.device),
             )
-        losses = segment_losses(outputs, batch.returns, batch.lots, model.settings)
-        loss += losses.total.item() * len(chosen)
-        action = outputs["action_type"].argmax(dim=-1, keepdim=True)
-        best = batch.returns.nan_to_num(nan=-torch.inf).amax(dim=-1)
-        given_up = best - batch.returns.gather(-1, action).squeeze(-1)
-        hits += (given_up == 0).sum().item()
-        regret += given_up.sum().item()
+        )
+    total = summed(fabric, sums)
+    loss, accuracy, regret, segments = found = (total[:4] / total[4]).tolist()
+    if not all(map(math.isfinite, found)):
+        raise TrainingDiverged(
+            f"validation of epoch {number}: expected a finite loss and regret, found {loss:g} and "
+            f"{regret:g}; prepare the training tensors again, or lower training.learning_rate"
+        )
     return Epoch(
         number=number,
         train_loss=train_loss,
-        validation_loss=loss / len(samples),
-        accuracy=hits / len(samples),
-        regret=regret / len(samples),
+        validation_loss=loss,
+        accuracy=accuracy,
+        regret=regret,
+        segments=segments,
+    )
+
+
+def _devices(settings: Settings, where: Where) -> Fabric:
+    training = settings.training
+    fabric = open_fabric(where, training.precision)
+    if training.batch_size % fabric.world_size:
+        raise SettingsInvalid(
+            "training.batch_size: expected a multiple of the number of processes, found "
+            f"{training.batch_size} for {fabric.world_size}"
+        )
+    return fabric
+
+
+def _writer(out: str | Path, resume: bool) -> CheckpointWriter:
+    # the first process may have begun to write when another one starts
+    return CheckpointWriter(out, resume or not is_first_process())
+
+
+def _train(
+    fabric: Fabric, plan: Plan, writer: CheckpointWriter, resume: bool, on_progress: OnProgress
+) -> Checkpoint:
+    settings, split = plan.settings, plan.split
+    training, origin = settings.training, plan.origin
+    state = _saved(writer.folder, origin) if resume else None
+    if plan.source is None:
+        model = initial_model(settings, plan.prepared, split)
+        prepared = plan.prepared
+    else:
+        series = plan.prepared.manifest.series
+        model, vocabulary = extended(
+            plan.source.model,
+            plan.source.description.vocabulary,
+            settings,
+            [(one.instrument, one.timeframe) for one in series if one.skipped is None],
+        )
+        prepared = plan.prepared.renumbered(vocabulary)
+    kept = held_out(settings, prepared, split)
+    fabric.barrier()  # nothing is written before all have read
+    with own_random_numbers(fabric.device), reproducible(training.deterministic):
+        slots = min(training.batch_size, len(split.train))
+        slots -= slots % fabric.world_size
+        run = Run(fabric, model, prepared, Order(split.train, slots, training))
+        position = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
+        if state is not None:
+            run.restore(state.tensors, state.position.step)
+            position = state.position
+        else:
+            if fabric.is_global_zero:
+                writer.begin(settings, kept)
+            _save(writer, run, origin, position)
+        saved = time.monotonic()
+        for reached in fit(run, split.validation, position, on_progress):
+            ended = len(reached.epochs) > len(position.epochs)
+            position = reached
+            if ended and fabric.is_global_zero:
+                _describe(writer, plan, prepared, run, position.epochs)
+            due = time.monotonic() - saved >= 60.0 * training.save_minutes
+            if ended or fabric.broadcast(due):
+                _save(writer, run, origin, position)
+                saved = time.monotonic()
+    fabric.barrier()
+    return load_checkpoint(writer.folder)
+
+
+def _saved(folder: Path, origin: Origin) -> State | None:
+    """Where the training in `folder` was stopped; None where it wrote nothing to go on from."""
+    file = folder / LAST
+    if file.exists():
+        state = State.load(file)
+        require_same(state.origin, origin, file)
+        return state
+    if (folder / MANIFEST).exists():
+        raise CheckpointInvalid(
+            f"{file}: expected a state of training to resume, found a checkpoint without one; "
+            "choose another folder, and go on from its weights with --init-from"
+        )
+    return None
+
+
+def _save(writer: CheckpointWriter, run: Run, origin: Origin, position: Position) -> None:
+    state = State(origin, position, run.capture())  # by all processes
+    if run.fabric.is_global_zero:
+        writer.write(LAST, state.save)
+
+
+def _describe(
+    writer: CheckpointWriter, plan: Plan, prepared: Prepared, run: Run, epochs: tuple[Epoch, ...]
+) -> None:
+    best = min(epochs, key=lambda epoch: epoch.validation_loss)
+    writer.describe(
+        Description(
+            format_version=FORMAT_VERSION,
+            digest="",
+            feature_version=FEATURE_VERSION,
+            features=FEATURES,
+            account=ACCOUNT,
+            vocabulary=prepared.manifest.vocabulary,
+            series=prepared.manifest.series,
+            train_samples=len(plan.split.train),
+            validation_samples=len(plan.split.validation),
+            boundary=plan.boundary,
+            judged_from=plan.judged_from,
+            judged_until=plan.judged_until,
+            initialized_from=plan.origin.initialized_from,
+            best_epoch=best.number,
+            epochs=epochs,
+            files={},
+        ),
+        run.average.model if best is epochs[-1] else None,
     )

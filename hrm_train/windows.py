@@ -93,7 +93,7 @@ def spread(
     kinds = (
         prepared.sample_instrument[shuffled],
         prepared.sample_timeframe[shuffled],
-        np.sign(prepared.sample_raw_account[shuffled, 1]).astype(np.int64),
+        prepared.sample_side[shuffled],
     )
     return np.sort(shuffled[round_robin(kinds)[:count]])
 

@@ -24,22 +24,27 @@ def bars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of one short epoch; the halting head is given weights, so that segments vary."""
+    """A checkpoint of one short epoch; before that is validated, the halting head is given weights
+    with which half of the windows halt after a segment and half do not.
+    """
     import torch
 
     from hrm_train import train, trainer
     from hrm_train.settings import parse_settings
 
-    def with_halting(*arguments: Any) -> Any:
-        model = initial_model(*arguments)
-        generator = torch.Generator().manual_seed(1)
-        torch.nn.init.normal_(model.q_head.logits.weight, std=0.3, generator=generator)
-        return model
+    def with_halting(fabric: Any, model: Any, tensors: Any, samples: Any, *others: Any) -> Any:
+        head, generator = model.q_head.logits, torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            torch.nn.init.normal_(head.weight, std=0.3, generator=generator)
+            outputs, _ = model.eval()(*tensors.inputs(torch.from_numpy(samples)))
+            q_halt, q_continue = outputs["q_values"].logit().unbind(dim=-1)
+            head.bias[1] += (q_halt - q_continue).median()
+        return evaluate(fabric, model, tensors, samples, *others)
 
-    initial_model = trainer.initial_model
+    evaluate = trainer.evaluate
     folder = tmp_path_factory.mktemp("trained") / "checkpoint"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "initial_model", with_halting)
+        patch.setattr(trainer, "evaluate", with_halting)
         train(parse_settings(SMALL), [bars_folder], folder)
     return folder
 

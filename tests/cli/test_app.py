@@ -2,23 +2,31 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
+import torch.utils.tensorboard
 from synthetic import SMALL, random_bars
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 import hrm_export.parity
-from cli.app import Preset, app
+import hrm_train.devices
+from cli import show
+from cli.app import Device, Preset, app
 from hrm_runtime import Account, Reason, load, load_contract, read_csv
 from hrm_runtime.bars import write_csv
 from hrm_runtime.decision import hold
-from hrm_train import load_settings
+from hrm_train import load_checkpoint, load_settings
+from hrm_train import train as fit
 from hrm_train.prepared import Prepared
 from hrm_train.settings import PRESETS, parse_settings, preset, render
 
@@ -44,8 +52,9 @@ def answer(*arguments: object) -> dict[str, Any]:
     return found
 
 
-def test_presets_are_those_of_the_settings() -> None:
+def test_names_known_without_torch_are_those_of_the_libraries() -> None:
     assert {name.value for name in Preset} == set(PRESETS)
+    assert tuple(name.value for name in Device) == get_args(hrm_train.devices.Device)
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])
@@ -125,22 +134,206 @@ def trained(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_train_writes_a_checkpoint_and_shows_its_epochs(trained: tuple[Path, Any]) -> None:
     folder, result = trained
     assert result.exit_code == DONE
-    assert (folder / "best.safetensors").exists()
-    assert "validation" in result.stdout
+    description = load_checkpoint(folder).description
+    assert (folder / f"best-{description.best_epoch}.safetensors").exists()
+    for epoch in description.epochs:
+        row = rf"{epoch.number} .* {epoch.train_loss:.4f} .* {epoch.validation_loss:.4f} "
+        assert re.search(rf"{row}.* {epoch.accuracy:.1%} .* {epoch.segments:.2f} ", result.stdout)
     assert "Beta_15" in result.stdout
-    assert f"wrote {folder}" in result.stderr.replace("\n", "")
+    assert f"wrote {folder}" in result.stderr
+
+
+def test_without_a_terminal_train_says_a_line_per_epoch(trained: tuple[Path, Any]) -> None:
+    folder, result = trained
+    *lines, wrote = result.stderr.splitlines()
+    assert wrote == f"wrote {folder}"
+    assert len(lines) == 2
+    number = r"\d+\.\d{3}"
+    losses = ", ".join(
+        f"{name} {number}" for name in ("policy", "value", "quantity", "halting", "total")
+    )
+    for line, share, epoch in zip(
+        lines, ("50%", "100%"), load_checkpoint(folder).description.epochs, strict=True
+    ):
+        said = f"epoch {epoch.number}: {epoch.validation_loss:.3f}"
+        speed = r"[\d,]+ samples/s, \d+ min left"
+        assert re.fullmatch(f"{share}, {losses}; {re.escape(said)}, {speed}", line)
+
+
+@pytest.fixture(scope="module")
+def tensors(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared file of `bars_folder`."""
+    path = tmp_path_factory.mktemp("tensors") / "bars.safetensors"
+    settings = path.parent / "settings.yaml"
+    settings.write_text(render(parse_settings(SMALL)))
+    answer("prepare", settings, "--data", bars_folder, "--out", path)
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_train_reads_prepared_tensors_and_prints_json(
-    settings: Path, bars_folder: Path, tmp_path: Path, trained: tuple[Path, Any]
+    tensors: Path, tmp_path: Path, trained: tuple[Path, Any]
 ) -> None:
-    out = tmp_path / "bars.safetensors"
-    answer("prepare", settings, "--data", bars_folder, "--out", out)
-    said = answer("train", trained[0] / "settings.yaml", "--data", out, "--out", tmp_path / "two")
-    assert said["best_epoch"] in {1, 2}
+    said = answer(
+        "train", trained[0] / "settings.yaml", "--data", tensors, "--out", tmp_path / "two"
+    )
+    description = load_checkpoint(trained[0]).description
+    assert said == {
+        "best_epoch": description.best_epoch,
+        "epochs": [asdict(epoch) for epoch in description.epochs],
+    }
+    assert content(tmp_path / "two") == content(trained[0])  # same seed, same bytes
+
+
+def test_train_resumes_what_was_stopped(
+    tensors: Path, tmp_path: Path, trained: tuple[Path, Any]
+) -> None:
+    def stop(progress: Any) -> None:
+        if progress.epochs:
+            raise KeyboardInterrupt
+
+    settings, out = trained[0] / "settings.yaml", tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fit(load_settings(settings), tensors, out, stop)
+    result = hrm("train", settings, "--data", tensors, "--out", out)
+    assert result.exit_code == BAD_INPUT
+    assert "choose another, remove it, or resume it" in result.stderr
+    said = answer("train", settings, "--data", tensors, "--out", out, "--resume")
     assert [epoch["number"] for epoch in said["epochs"]] == [1, 2]
-    for name in ("last.safetensors", "windows.safetensors"):  # same seed, same bytes
-        assert (tmp_path / "two" / name).read_bytes() == (trained[0] / name).read_bytes()
+    assert content(out) == content(trained[0])
+    # and once more, when there is nothing left to do
+    assert answer("train", settings, "--data", tensors, "--out", out, "--resume") == said
+
+
+def test_a_resume_under_other_settings_exits_with_2_and_names_them(
+    settings: Path, tensors: Path, trained: tuple[Path, Any]
+) -> None:
+    before = content(trained[0])
+    result = hrm("train", settings, "--data", tensors, "--out", trained[0], "--resume")
+    assert result.exit_code == BAD_INPUT
+    assert "it differs in settings.training.epochs: now 1, saved 2; resume with" in result.stderr
+    assert content(trained[0]) == before
+
+
+def test_train_goes_on_from_the_weights_of_a_checkpoint(
+    settings: Path, tensors: Path, tmp_path: Path, trained: tuple[Path, Any]
+) -> None:
+    said = answer(
+        "train", settings, "--data", tensors, "--out", tmp_path / "out", "--init-from", trained[0]
+    )
+    assert len(said["epochs"]) == 1
+    found = load_checkpoint(tmp_path / "out").description
+    assert found.initialized_from == load_checkpoint(trained[0]).sha256
+
+
+@pytest.fixture(scope="module")
+def folds(tensors: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder of two folds made by `hrm train --folds`, and what that printed."""
+    folder = tmp_path_factory.mktemp("folds")
+    result = hrm(
+        "train", tensors.parent / "settings.yaml", "--data", tensors, "--out", folder,
+        "--folds", 2,
+    )  # fmt: skip
+    return folder, result
+
+
+def test_folds_are_trained_each_into_a_folder_of_its_own(folds: tuple[Path, Any]) -> None:
+    folder, result = folds
+    assert result.exit_code == DONE, result.output
+    assert sorted(path.name for path in folder.iterdir()) == ["fold-1", "fold-2"]
+    first, second = (load_checkpoint(folder / f"fold-{n}").description for n in (1, 2))
+    assert first.judged_until == second.judged_from
+    assert result.stdout.count("best action") == 2  # a table of epochs each
+    lines = result.stderr.splitlines()
+    assert [line[:18] for line in lines[:-1]] == ["fold 1 of 2, 100%,", "fold 2 of 2, 100%,"]
+    assert lines[-1] == f"wrote {folder}"
+
+
+def test_folds_are_told_as_json_and_can_be_resumed(tensors: Path, folds: tuple[Path, Any]) -> None:
+    settings = tensors.parent / "settings.yaml"
+    said = answer("train", settings, "--data", tensors, "--out", folds[0], "--folds", 2, "--resume")
+    described = [load_checkpoint(folds[0] / f"fold-{n}").description for n in (1, 2)]
+    assert said == {
+        "folds": [
+            {"best_epoch": one.best_epoch, "epochs": [asdict(epoch) for epoch in one.epochs]}
+            for one in described
+        ]
+    }
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    read = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    read.Reload()
+    return [(event.step, event.value) for event in read.Scalars(name)]
+
+
+def test_train_writes_its_progress_for_tensorboard(
+    settings: Path, tensors: Path, tmp_path: Path
+) -> None:
+    said = answer(
+        "train", settings, "--data", tensors, "--out", tmp_path / "out",
+        "--tensorboard", tmp_path / "board",
+    )  # fmt: skip
+    (epoch,) = said["epochs"]
+    for name in ("validation_loss", "segments"):
+        ((number, value),) = scalars(tmp_path / "board", f"epoch/{name}")
+        assert (number, value) == (1, pytest.approx(epoch[name], rel=1e-6))
+    steps = scalars(tmp_path / "board", "loss/total")
+    assert [step for step, _ in steps] == [*range(1, len(steps) + 1)]
+    assert sum(loss for _, loss in steps) / len(steps) == pytest.approx(epoch["train_loss"])
+
+
+def test_of_several_processes_only_the_first_speaks(
+    settings: Path, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hrm_train.devices, "is_first_process", lambda: False)
+    for console in (show.out, show.err):
+        monkeypatch.setattr(console, "quiet", False)  # so that it is put back
+    result = hrm(
+        "train", settings, "--data", tensors, "--out", tmp_path / "out",
+        "--tensorboard", tmp_path / "board", "--json",
+    )  # fmt: skip
+    assert (result.exit_code, result.output) == (DONE, "")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "cuda"), "device: expected 1 CUDA device, found 0; ask for fewer or for the"),
+        (("--device", "cuda", "--devices", "2"), "device: expected 2 CUDA devices, found 0; ask"),
+        (("--devices", "3"), "expected a multiple of the number of processes, found 64 for 3"),
+        (("--device", "tpu"), "Invalid value for '--device'"),
+        (("--devices", "0"), "Invalid value for '--devices'"),
+        (("--nodes", "0"), "Invalid value for '--nodes'"),
+        (("--folds", "0"), "Invalid value for '--folds'"),
+        (("--folds", "40"), "fold 1 of 40: expected samples to train on, to validate on and to"),
+        (
+            ("--folds", "2", "--init-from", "x"),
+            "--folds, --init-from: a checkpoint knows more than",
+        ),
+        (("--init-from", "absent"), "absent: expected a checkpoint folder"),
+        (("--tensorboard", "settings.yaml"), "settings.yaml: expected a folder to write events to"),
+    ],
+)
+def test_what_train_cannot_do_exits_with_2_and_leaves_nothing(
+    options: tuple[str, ...],
+    message: str,
+    settings: Path,
+    tensors: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.chdir(tmp_path)
+    result = hrm("train", settings, "--data", tensors, "--out", "out", *options)
+    assert result.exit_code == BAD_INPUT
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
 @pytest.mark.usefixtures("ready_graph")
@@ -197,7 +390,14 @@ def test_inspect_shows_the_contract(artifact_folder: Path) -> None:
     contract = load_contract(artifact_folder)
     result = hrm("inspect", artifact_folder)
     assert result.exit_code == DONE
-    for expected in ("Alpha, Beta", "2 cycles x 2 timesteps", "205", contract.digest[:20]):
+    moment = datetime.fromtimestamp(contract.provenance.trained_until, UTC)
+    for expected in (
+        "Alpha, Beta",
+        "2 cycles x 2 timesteps",
+        "205",
+        contract.digest[:20],
+        f"{moment:%Y-%m-%d %H:%M} UTC",
+    ):
         assert expected in result.stdout
     assert answer("inspect", artifact_folder) == json.loads(json.dumps(asdict(contract)))
 

@@ -53,6 +53,7 @@ def test_the_contract_says_what_was_trained(
     assert contract.bars_needed == 205
     assert contract.max_segments == 2
     assert contract.provenance.checkpoint_sha256 == checkpoint.sha256
+    assert contract.provenance.trained_until == checkpoint.description.boundary
     assert contract.provenance.settings == checkpoint.settings.model_dump(mode="json")
     assert {"hrm", "torch", "onnxruntime"} <= contract.provenance.versions.keys()
     (stage,) = contract.parity

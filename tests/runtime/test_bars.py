@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from synthetic import random_bars
 
 from hrm_runtime import BadBars, Bars, read_csv
-from hrm_runtime.bars import Cleaning, read_series, series_name, write_csv
+from hrm_runtime.bars import Cleaning, read_bars, read_series, series_name, write_csv
 
 COLUMNS: dict[str, list[float]] = {
     "datetime": [300, 600, 900],
@@ -342,10 +343,17 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         read_csv(tmp_path)
 
 
+@pytest.mark.parametrize("read", [read_csv, read_bars])
 @pytest.mark.parametrize("name", ["bars.parquet", "BARS.PARQUET"])
-def test_parquet_is_not_read_here(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadBars, match=r"(?i)bars\.parquet: Parquet .* expected CSV"):
-        read_csv(tmp_path / name)
+def test_parquet_is_refused_with_what_reads_it_and_the_line_that_installs_it(
+    tmp_path: Path, name: str, read: Callable[[Path], Bars]
+) -> None:
+    message = (
+        f"{name}: expected CSV; Parquet is read by hrm_train.parquet, which needs polars: "
+        "pip install '.[train]', or convert the file"
+    )
+    with pytest.raises(BadBars, match=f"{re.escape(message)}$"):
+        read(tmp_path / name)
 
 
 # series
@@ -391,9 +399,44 @@ def test_one_series_in_two_files_is_refused(tmp_path: Path) -> None:
         read_series([tmp_path, tmp_path / "Nifty_5.csv"])
 
 
-def test_a_folder_without_csv_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadBars, match="expected CSV files in this folder, found none"):
+def test_a_folder_without_bars_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not bars")
+    with pytest.raises(BadBars, match="expected CSV or Parquet files in this folder, found none"):
         read_series([tmp_path])
+
+
+def test_a_folder_that_holds_parquet_too_is_refused_rather_than_read_in_part(
+    tmp_path: Path,
+) -> None:
+    write_csv(bars(), tmp_path / "Alpha_5.csv")
+    (tmp_path / "Beta_5.parquet").touch()
+    with pytest.raises(BadBars, match=r"Beta_5\.parquet: expected CSV; Parquet is read by"):
+        read_series(tmp_path)
+
+
+def test_a_reader_that_is_passed_in_reads_the_files_of_its_suffix(tmp_path: Path) -> None:
+    write_csv(bars(), tmp_path / "Alpha_5.csv")
+    for name in ("Beta_5.parquet", "Gamma_5.PARQUET"):
+        (tmp_path / name).touch()
+    read: list[Path] = []
+
+    def reader(path: Path) -> Bars:
+        read.append(path)
+        return bars(volume=None)
+
+    readers = {".parquet": reader}
+    series = read_series([tmp_path, tmp_path / "Gamma_5.PARQUET"], readers)
+    assert list(series) == [("Alpha", "5"), ("Beta", "5"), ("Gamma", "5")]
+    assert_equal(series["Alpha", "5"], bars())
+    assert_equal(series["Beta", "5"], bars(volume=None))
+    assert_equal(read_bars(str(tmp_path / "Beta_5.parquet"), readers), bars(volume=None))
+    assert [path.name for path in read] == ["Beta_5.parquet", "Gamma_5.PARQUET", "Beta_5.parquet"]
+
+
+def test_a_file_of_another_suffix_is_read_as_csv(tmp_path: Path) -> None:
+    write_csv(bars(), tmp_path / "Alpha_5.txt")
+    assert_equal(read_bars(tmp_path / "Alpha_5.txt"), bars())
+    assert_equal(read_series(tmp_path / "Alpha_5.txt")["Alpha", "5"], bars())
 
 
 def test_a_missing_series_file_is_named(tmp_path: Path) -> None:

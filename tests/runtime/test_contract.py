@@ -185,6 +185,10 @@ def test_a_document_without_a_format_version_is_unsupported(document: bytes) -> 
         (lambda d: d["tolerances"].update(value=None), r"tolerances\.value: expected a number"),
         (lambda d: d["features"].update(names="sma_5"), r"features\.names: expected a list"),
         (
+            lambda d: d["provenance"].pop("trained_until"),
+            r"provenance\.trained_until: expected, but missing",
+        ),
+        (
             lambda d: d.update(format_version=True),
             "format_version: expected an integer, found True",
         ),
@@ -302,6 +306,10 @@ FILES = r"files: expected model\.onnx and golden\.npz"
         *((part("graph", **{n: 0}), SIZES) for n in ("cycles", "timesteps", "tokens", "h_dim")),
         (part("graph", l_dim=0), SIZES),
         (lambda c: replace(c, max_segments=0), "max_segments: expected >= 1"),
+        *(
+            (part("provenance", trained_until=moment), r"provenance\.trained_until: expected epoch")
+            for moment in (-1, 1_700_574_900_000)
+        ),
         (
             lambda c: replace(c, parity=(c.parity[0], replace(c.parity[0], passed=False))),
             "parity: expected at least one stage, each passed",

@@ -99,6 +99,7 @@ MODULES_AFTER = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
         ("import hrm_runtime.columns", ()),
         ("from hrm_runtime import Contract", ()),
         ("from hrm_runtime import Bars, Account, Decision, Reason", ("numpy",)),
+        ("import hrm_runtime.bootstrap", ("numpy",)),
         ("import hrm_runtime.features", ("numpy", "talib")),
         ("import hrm_runtime.session", ("numpy", "onnxruntime")),
         ("from hrm_runtime import *", HEAVY),

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from batch import Batch
 from synthetic import SMALL, random_bars
 
 from hrm_runtime.bars import Bars, write_csv
 from hrm_train import HierarchicalReasoningModel, train
 from hrm_train.prepared import Prepared, prepare_series
+from hrm_train.run import Tensors
 from hrm_train.settings import Settings, parse_settings
 from hrm_train.split import Split, chronological_split
-from hrm_train.trainer import Batch, Tensors
 
 FACTS: dict[str, Any] = {
     "Nifty": {"type": "index", "lot_size": 75, "option_premium_range": [0.01, 0.02]},
@@ -80,9 +81,9 @@ def split(prepared: Prepared, settings: Settings) -> Split:
 @pytest.fixture(scope="session")
 def batch(prepared: Prepared, settings: Settings) -> Batch:
     """Nine samples: each side of each series."""
-    return Tensors(prepared, settings.network.input.window).batch(
-        torch.linspace(0, len(prepared) - 1, 9).long()
-    )
+    tensors = Tensors(prepared, settings.network.input.window)
+    samples = torch.linspace(0, len(prepared) - 1, 9).long()
+    return Batch(*tensors.inputs(samples), *tensors.labels(samples))
 
 
 @pytest.fixture(scope="session")

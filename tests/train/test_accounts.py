@@ -9,6 +9,7 @@ from synthetic import random_bars
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Side
 from hrm_runtime.bars import Bars, Floats
+from hrm_runtime.book import Book
 from hrm_runtime.contract import Instrument, Trading
 from hrm_train.accounts import accounts, positions, replay_trail
 from hrm_train.prepared import trading_rules
@@ -79,6 +80,26 @@ def test_the_trail_is_that_of_a_walk_bar_by_bar(side: Side) -> None:
     assert np.array_equal(entry, BARS.open[entered + 1])
     expected = np.array([result for result in walked if result is not None])
     np.testing.assert_allclose(np.stack([entry, trail], 1)[alive], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", POSITIONS)
+def test_the_trail_is_that_of_the_books_a_backtest_keeps(side: Side, settings: Settings) -> None:
+    rng = np.random.default_rng(3)
+    entered = rng.integers(0, 250, 300)
+    until = entered + rng.integers(1, 20, 300)
+    entry, trail, alive = replay_trail(BARS, ATR, entered, until, side, 1.5)
+    for at, begun in enumerate(entered.tolist()):
+        book = Book(1e6, STOCK, trading_rules(settings))
+        book.open(side, 1, float(BARS.open[begun + 1]), float(ATR[begun]), 0)
+        for bar in range(begun + 1, until[at] + 1):
+            book.settle(float(BARS.close[bar]), bar)
+        close = float(BARS.close[until[at]])
+        account = book.account(close)
+        assert account.is_position_open == alive[at]
+        if alive[at]:
+            assert account.entry_price == entry[at]
+            distance = side * (close - trail[at]) / close
+            assert account.distance_to_trail == pytest.approx(distance, abs=1e-12)
 
 
 @pytest.mark.parametrize("side", POSITIONS)

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from batch import Batch
 from exactly import assert_equal
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,17 +22,19 @@ from hrm_runtime.actions import LEGAL, Action, Side
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import (
+    INITIALIZATIONS,
+    InstrumentEmbedding,
     Linear,
     Outputs,
     QuantityHead,
     RotaryEmbedding,
     Standardise,
+    TimeframeEmbedding,
     VocabularyEmbedding,
     rms_norm,
     truncated_normal_,
 )
-from hrm_train.settings import Settings
-from hrm_train.trainer import Batch
+from hrm_train.settings import Embeddings, Settings
 
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
@@ -276,12 +280,70 @@ def test_a_truncated_normal_has_its_deviation_after_truncation_at_two(std: float
     assert 0.99 * bound < drawn.max() <= bound
 
 
-def test_weights_start_at_lecun_deviation_and_tables_at_one() -> None:
+def test_weights_start_at_lecun_deviation() -> None:
     torch.manual_seed(0)
     assert Linear(400, 300).bias is None
     assert Linear(400, 300).weight.std().item() == pytest.approx(0.05, rel=0.02)
-    assert VocabularyEmbedding(999, 64).weight.std().item() == pytest.approx(1.0, rel=0.02)
-    assert VocabularyEmbedding(999, 64).weight.shape == (1000, 64)
+
+
+@pytest.mark.parametrize(
+    ("initialization", "deviation"),
+    [("truncated_normal", 1.0), ("xavier", math.sqrt(2 / 1064)), ("he", math.sqrt(2 / 64))],
+)
+def test_tables_start_at_the_deviation_of_their_initialization(
+    initialization: str, deviation: float
+) -> None:
+    torch.manual_seed(0)
+    table = VocabularyEmbedding(999, 64, initialization).weight
+    assert table.shape == (1000, 64)
+    assert table.mean().item() == pytest.approx(0, abs=0.02 * deviation)
+    assert table.std().item() == pytest.approx(deviation, rel=0.02)
+
+
+def test_every_initialization_of_the_settings_is_drawn_in_both_tables_and_the_first_by_default(
+    make_settings: MakeSettings,
+) -> None:
+    offered = get_args(Embeddings.model_fields["initialization"].annotation)
+    assert offered == tuple(INITIALIZATIONS)
+    tables = {}
+    for name in offered:
+        config = make_settings({"network.embeddings.initialization": name}).network.embeddings
+        torch.manual_seed(0)
+        tables[name] = InstrumentEmbedding(config).weight, TimeframeEmbedding(config).weight
+    torch.manual_seed(0)
+    default = make_settings().network.embeddings
+    assert_equal(
+        (InstrumentEmbedding(default).weight, TimeframeEmbedding(default).weight),
+        tables["truncated_normal"],
+    )
+    torch.manual_seed(0)
+    drawn = truncated_normal_(torch.empty(9, 8), 1.0), truncated_normal_(torch.empty(5, 4), 1.0)
+    assert_equal(tables["truncated_normal"], drawn)
+    torch.manual_seed(0)
+    normal = torch.empty(9, 8).normal_(), torch.empty(5, 4).normal_()
+    for name, widths in (("xavier", (9 + 8, 5 + 4)), ("he", (8, 4))):
+        expected = tuple(t * math.sqrt(2 / w) for t, w in zip(normal, widths, strict=True))
+        torch.testing.assert_close(tables[name], expected)
+
+
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_under_every_initialization_the_rows_that_were_read_and_only_they_have_a_gradient(
+    initialization: str, make_settings: MakeSettings, batch: Batch
+) -> None:
+    torch.manual_seed(0)
+    model = HierarchicalReasoningModel(
+        make_settings({"network.embeddings.initialization": initialization})
+    )
+    outputs, _ = model(*inputs(batch))
+    assert all(tensor.isfinite().all() for tensor in outputs.values())
+    outputs["value"].sum().backward()
+    for table, read in (
+        (model.input_network.instrument_embedding, batch.instrument),
+        (model.input_network.timeframe_embedding, batch.timeframe),
+    ):
+        assert table.weight.grad is not None
+        moved = table.weight.grad.ne(0).any(dim=1)
+        assert moved.nonzero().flatten().tolist() == read.unique().tolist()
 
 
 def test_a_new_model_neither_halts_nor_prefers_an_outcome(settings: Settings, batch: Batch) -> None:

@@ -1,10 +1,7 @@
 """Prepared tensors against the bars they came from, their file, and what is refused."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,14 +19,9 @@ from hrm_runtime.contract import Instrument, Timeframe
 from hrm_runtime.features import rows
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
-from hrm_train.prepared import (
-    Prepared,
-    Vocabulary,
-    prepare,
-    prepare_series,
-    trading_rules,
-)
+from hrm_train.prepared import Prepared, prepare, prepare_series, trading_rules
 from hrm_train.settings import Settings
+from hrm_train.vocabulary import Vocabulary
 
 MakeSettings = Callable[..., Settings]
 AllSeries = dict[tuple[str, str], Bars]
@@ -204,30 +196,6 @@ def test_ids_count_from_one_in_sorted_order_of_name_and_zero_is_unknown(
         "15": Timeframe(id=1, seconds=900),
         "5": Timeframe(id=2, seconds=300),
     }
-
-
-@pytest.mark.parametrize("seed", ["1", "2"])
-def test_ids_are_the_same_in_every_process(seed: str) -> None:
-    series = [(name, frame) for name in ("B", "a", "Ä", "C", "A") for frame in ("60", "D", "5")]
-    script = (
-        "import json, sys; from dataclasses import asdict;"
-        "from hrm_train.prepared import Vocabulary; from hrm_train.settings import Settings;"
-        "series = set(map(tuple, json.load(sys.stdin)));"
-        "print(json.dumps(asdict(Vocabulary.of(Settings(), series))))"
-    )
-    other = subprocess.run(
-        [sys.executable, "-c", script],
-        input=json.dumps(series),
-        env={**os.environ, "PYTHONHASHSEED": seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    own = asdict(Vocabulary.of(Settings(), series))
-    assert json.loads(other.stdout) == own
-    assert {name: facts["id"] for name, facts in own["instruments"].items()} == {
-        "unknown": 0, "A": 1, "B": 2, "C": 3, "a": 4, "Ä": 5,
-    }  # fmt: skip
 
 
 def test_a_given_vocabulary_keeps_its_ids_and_calls_other_names_unknown(
@@ -443,3 +411,130 @@ def test_settings_that_differ_from_those_of_the_tensors_are_named(
     with pytest.raises(DataInvalid, match=re.escape(expected)) as caught:
         prepared.require(make_settings({key: value}))
     assert str(caught.value).count("; ") == 0  # nothing else is blamed
+
+
+# other ids
+
+
+def named(prepared: Prepared) -> list[tuple[str, str]]:
+    """Instrument and timeframe of every sample, by name."""
+    vocabulary = prepared.manifest.vocabulary
+    instruments = {entry.id: name for name, entry in vocabulary.instruments.items()}
+    timeframes = {0: "unknown"} | {e.id: name for name, e in vocabulary.timeframes.items()}
+    return [
+        (instruments[one], timeframes[other])
+        for one, other in zip(
+            prepared.sample_instrument.tolist(), prepared.sample_timeframe.tolist(), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize("known", [[("Zeta", "5")], [("Zeta", "5"), ("Adani", "60")]])
+@pytest.mark.parametrize("given", [None, [("Aaa", "15"), ("Nifty", "15")]])
+def test_renumbered_samples_are_the_same_under_the_ids_of_another_vocabulary(
+    given: list[tuple[str, str]] | None,
+    known: list[tuple[str, str]],
+    settings: Settings,
+    series: AllSeries,
+) -> None:
+    own = None if given is None else Vocabulary.of(settings, given)  # without some: those are 0
+    prepared = prepare_series(settings, series, own)
+    other = Vocabulary.of(settings, known).extended(settings, [*series, *(given or [])])
+
+    found = prepared.renumbered(other)
+
+    assert found.manifest == replace(prepared.manifest, vocabulary=other)
+    assert named(found) == named(prepared)
+    assert not np.array_equal(found.sample_timeframe, prepared.sample_timeframe)
+    for name, array in arrays(prepared).items():
+        if name in {"sample_instrument", "sample_timeframe"}:
+            assert getattr(found, name).dtype == np.int64
+        else:
+            np.testing.assert_array_equal(getattr(found, name), array, err_msg=name, strict=True)
+
+
+def test_renumbering_back_gives_the_same(prepared: Prepared, settings: Settings) -> None:
+    own = prepared.manifest.vocabulary
+    other = Vocabulary.of(settings, [("Zeta", "5")]).extended(settings, KINDS)
+    back = prepared.renumbered(other).renumbered(
+        replace(own, instruments={**other.instruments, **own.instruments})
+    )
+    assert_equal(replace(back, manifest=prepared.manifest), prepared)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"instruments.Nifty.lot_size": 50},
+            r"instruments\.Nifty: expected the facts that are known, .*lot_size=50,.*; found .*=75",
+        ),
+        ({"instruments.Reliance": {"tick_size": 0.1}}, r"instruments\.Reliance: .*tick_size=0\.1,"),
+        ({"instruments.unknown": {"lot_size": 3}}, r"instruments\.unknown: .*lot_size=3,.*; found"),
+        (
+            {"timeframes": {"5": {"seconds": 301}}},
+            r"timeframes\.5: expected 301 seconds, as known; found 300",
+        ),
+    ],
+)
+def test_other_facts_of_a_name_than_its_samples_were_made_with_are_refused(
+    changes: dict[str, Any], message: str, prepared: Prepared, make_settings: MakeSettings
+) -> None:
+    other = Vocabulary.of(make_settings(changes), KINDS)
+    with pytest.raises(DataInvalid, match=message):
+        prepared.renumbered(other)
+
+
+def test_facts_of_names_without_samples_do_not_matter(
+    prepared: Prepared, make_settings: MakeSettings
+) -> None:
+    other = Vocabulary.of(
+        make_settings({"instruments.Adani.lot_size": 9}), [*KINDS, ("Adani", "D")]
+    )
+    assert named(prepared.renumbered(other)) == named(prepared)
+
+
+# its digest
+
+
+def test_the_digest_survives_the_file_and_depends_on_content_alone(
+    prepared: Prepared, settings: Settings, series: AllSeries, tmp_path: Path
+) -> None:
+    prepared.save(tmp_path / "tensors.safetensors")
+    assert Prepared.load(tmp_path / "tensors.safetensors").digest() == prepared.digest()
+    assert prepare_series(settings, series).digest() == prepared.digest()
+    strided = replace(prepared, features=np.repeat(prepared.features, 2, axis=0)[::2])
+    assert not strided.features.flags.c_contiguous
+    assert strided.digest() == prepared.digest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bar_stamp", "bar_price", "row_bar", "features", "sample_row", "sample_instrument",
+     "sample_timeframe", "sample_account", "sample_raw_account", "sample_returns", "sample_lots",
+     "sample_end"],
+)  # fmt: skip
+def test_the_digest_changes_with_the_last_value_of_every_array(
+    name: str, prepared: Prepared
+) -> None:
+    assert name in arrays(prepared)
+    array = getattr(prepared, name).copy()
+    array.flat[-1] = 7
+    assert replace(prepared, **{name: array}).digest() != prepared.digest()
+
+
+def test_the_digest_changes_with_the_meaning_of_the_arrays(
+    prepared: Prepared, settings: Settings
+) -> None:
+    other = Vocabulary.of(settings, [*KINDS, ("Zeta", "5")])
+    manifest = prepared.manifest
+    digests = {
+        replace(prepared, manifest=changed).digest()
+        for changed in (
+            manifest,
+            replace(manifest, vocabulary=other),
+            replace(manifest, basis={**manifest.basis, "training.seed": 1}),
+            replace(manifest, series=manifest.series[:-1]),
+        )
+    }
+    assert len(digests) == 4

@@ -211,6 +211,11 @@ IMPOSSIBLE = [
         "expected capital_min <= capital_max, found 9 and 8",
     ),
     (
+        "training",
+        {"min_segments": 3},
+        "expected min_segments <= max_segments, found 3 and 2",
+    ),
+    (
         "instruments.TCS",
         {"option_premium_range": [0.2, 0.1]},
         "expected option_premium_range [low, high], found [0.2, 0.1]",

@@ -1,9 +1,15 @@
-"""The training loop: its gradient, its steps, its seed, and that it learns."""
+"""Training: its epochs, what it keeps, how it resumes, where it starts from, what it refuses."""
 
+import errno
+import math
+import os
+import pkgutil
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,361 +17,100 @@ import numpy as np
 import pytest
 import torch
 from exactly import assert_equal
+from lightning_fabric import Fabric
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from synthetic import random_bars
 from torch import Tensor
 
-from hrm_runtime.bars import write_csv
+from hrm_runtime.bars import Bars, write_csv
 from hrm_runtime.contract import Timeframe
 from hrm_runtime.errors import BadBars
-from hrm_train import HierarchicalReasoningModel, load_checkpoint, train, trainer
+from hrm_train import (
+    HierarchicalReasoningModel,
+    extend_vocabulary,
+    load_checkpoint,
+    train,
+    trainer,
+)
+from hrm_train.act import Order
 from hrm_train.checkpoint import Epoch
+from hrm_train.devices import HERE, Where, open_fabric
 from hrm_train.errors import (
     CheckpointInvalid,
     DataInvalid,
+    DeviceMissing,
     SettingsInvalid,
     TrainingDiverged,
 )
-from hrm_train.losses import segment_losses
+from hrm_train.losses import answer_losses
 from hrm_train.prepared import Prepared, prepare_series
+from hrm_train.run import Run, Tensors
 from hrm_train.settings import Settings, render
-from hrm_train.split import Split, account_statistics, feature_statistics
+from hrm_train.split import (
+    Split,
+    account_statistics,
+    chronological_split,
+    feature_statistics,
+    judged_samples,
+    walk_forward,
+)
+from hrm_train.state import Position, State
 from hrm_train.trainer import (
-    Batch,
     Progress,
-    Tensors,
     evaluate,
     fit,
     held_out,
-    hide_identities,
     initial_model,
     load_or_prepare,
-    one_step_segment,
-    supervise,
+    train_folds,
 )
 from hrm_train.windows import spread, windows
 
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
-LOOPS = [(1, 1), (1, 3), (2, 1), (2, 3), (3, 5)]
-FILES = {
-    "best.safetensors", "checkpoint.json", "last.safetensors", "settings.yaml",
-    "windows.safetensors",
-}  # fmt: skip
+HORIZON = 6
+START = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
 
 
-def looped(cycles: int, timesteps: int, reset: bool = True) -> dict[str, Any]:
-    return {
-        "network.hierarchical.N_cycles": cycles,
-        "network.hierarchical.T_timesteps": timesteps,
-        "network.hierarchical.reset_l_module": reset,
-    }
+class Stopped(BaseException):
+    """Raised by the host while it is told of progress: as good as a kill, but in this process."""
 
 
-def doubled(batch: Batch) -> Batch:
-    floats = ("features", "account", "returns", "lots")
-    return replace(batch, **{name: getattr(batch, name).double() for name in floats})
+def stopping(after: int) -> Callable[[Progress], None]:
+    """Progress that ends with the report of that number, from 1."""
+    calls = []
+
+    def on_progress(progress: Progress) -> None:
+        calls.append(progress)
+        if len(calls) == after:
+            raise Stopped
+
+    return on_progress
 
 
-def inputs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return batch.features, batch.account, batch.instrument, batch.timeframe
-
-
-def total_loss(
-    model: HierarchicalReasoningModel, outputs: dict[str, Tensor], batch: Batch
-) -> Tensor:
-    return segment_losses(outputs, batch.returns, batch.lots, model.settings).total
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def copied(model: HierarchicalReasoningModel) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-# the one-step gradient
+def begun(settings: Settings, prepared: Prepared, split: Split, slots: int = 64) -> Run:
+    order = Order(split.train, slots, settings.training)
+    return Run(open_fabric(HERE), initial_model(settings, prepared, split), prepared, order)
 
 
-@pytest.mark.parametrize("reset", [True, False])
-@pytest.mark.parametrize(("cycles", "timesteps"), LOOPS)
-def test_a_segment_with_the_one_step_gradient_computes_what_forward_does(
-    cycles: int,
-    timesteps: int,
-    reset: bool,
-    make_settings: MakeSettings,
-    make_model: MakeModel,
-    batch: Batch,
-) -> None:
-    model = make_model(make_settings(looped(cycles, timesteps, reset)))
-    states = model.initialize_states()
-    for _ in range(2):  # from the initial states, then from carried ones
-        outputs, after = one_step_segment(model, batch, states)
-        expected, expected_after = model(*inputs(batch), states)
-        assert_equal(after, expected_after)
-        assert_equal(outputs, {name: expected[name] for name in outputs})
-        states = (after[0].detach(), after[1].detach())
+@pytest.fixture(scope="module")
+def tensors(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tensors") / "bars.safetensors"
+    prepared.save(path)
+    return path
 
 
-@pytest.mark.parametrize("reset", [True, False])
-@pytest.mark.parametrize(("cycles", "timesteps"), LOOPS)
-def test_the_gradient_is_the_exact_one_of_the_last_steps(
-    cycles: int,
-    timesteps: int,
-    reset: bool,
-    make_settings: MakeSettings,
-    make_model: MakeModel,
-    batch: Batch,
-) -> None:
-    model = make_model(make_settings(looped(cycles, timesteps, reset))).double()
-    batch = doubled(batch)
-    states = (torch.randn(9, 4, 16).double(), torch.randn(9, 4, 8).double())
-
-    with torch.no_grad():  # every step but the last of L and the last of H
-        x = model.encode(*inputs(batch))
-        z_H, z_L = states
-        for n in range(cycles):
-            if n > 0 and reset:
-                z_L = model.l_module.initial_D.expand(9, 4, 8)
-            last = n == cycles - 1
-            for _ in range(timesteps - last):
-                z_L = model.low(z_L, z_H, x)
-            z_H = z_H if last else model.high(z_H, z_L)
-    settled = model.low(z_L, z_H, model.encode(*inputs(batch)))
-    outputs = model.decode(model.high(z_H, settled), batch.account)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    expected = torch.autograd.grad(total_loss(model, outputs, batch), parameters, allow_unused=True)
-
-    total_loss(model, one_step_segment(model, batch, states)[0], batch).backward()
-
-    for name, parameter, gradient in zip(names, parameters, expected, strict=True):
-        if gradient is None:
-            assert parameter.grad is None, name
-        else:
-            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12, msg=name)
-
-
-def test_every_parameter_but_the_halting_heads_gets_a_gradient(
-    model: HierarchicalReasoningModel, batch: Batch
-) -> None:
-    outputs, _ = one_step_segment(model, batch, model.initialize_states())
-    total_loss(model, outputs, batch).backward()
-    reached = {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and (parameter.grad != 0).any()
-    }
-    everything = {name for name, _ in model.named_parameters()}
-    assert everything - reached == {"q_head.logits.weight", "q_head.logits.bias"}
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_only_the_rows_in_the_batch_of_a_table_get_a_gradient(
-    model: HierarchicalReasoningModel, batch: Batch
-) -> None:
-    outputs, _ = one_step_segment(model, batch, model.initialize_states())
-    total_loss(model, outputs, batch).backward()
-    gradient = model.input_network.instrument_embedding.weight.grad
-    assert gradient is not None
-    assert set(gradient.any(dim=1).nonzero().flatten().tolist()) == {1, 2}
-
-
-@pytest.mark.parametrize("loops", [(1, 2), (2, 1), (2, 3)])
-def test_no_gradient_flows_into_the_states_a_segment_starts_from(
-    loops: tuple[int, int], make_settings: MakeSettings, make_model: MakeModel, batch: Batch
-) -> None:
-    model = make_model(make_settings(looped(*loops)))
-    z_L = torch.randn(9, 4, 8, requires_grad=True)
-    outputs, _ = one_step_segment(model, batch, (model.initialize_states()[0], z_L))
-    total_loss(model, outputs, batch).backward()
-    assert z_L.grad is None
-
-
-def graph_size(output: Tensor) -> int:
-    """Nodes that the gradient goes through."""
-    seen, queue = set(), [output.grad_fn]
-    while queue:
-        node = queue.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            queue += [following for following, _ in node.next_functions]
-    return len(seen)
-
-
-def test_what_is_kept_for_the_gradient_does_not_grow_with_the_steps(
-    make_settings: MakeSettings, make_model: MakeModel, batch: Batch
-) -> None:
-    sizes = set()
-    for loops in LOOPS:
-        model = make_model(make_settings(looped(*loops)))
-        outputs, _ = one_step_segment(model, batch, model.initialize_states())
-        sizes.add(graph_size(total_loss(model, outputs, batch)))
-    assert len(sizes) == 1
-
-
-# deep supervision
-
-
-class Counting(torch.optim.SGD):
-    """Plain descent that keeps the gradient of each step."""
-
-    def __init__(self, model: HierarchicalReasoningModel, rate: float) -> None:
-        super().__init__(model.parameters(), lr=rate)
-        self.gradients: list[Tensor] = []
-        self.value_weight = model.value_head.value.weight
-
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        assert self.value_weight.grad is not None
-        self.gradients.append(self.value_weight.grad.clone())
-        super().step()
-
-
-def constant_rate(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-
-
-@pytest.mark.parametrize("segments", [1, 3])
-def test_supervision_steps_once_per_segment_from_the_states_of_the_last(
-    segments: int, make_settings: MakeSettings, make_model: MakeModel, batch: Batch
-) -> None:
-    settings, batch = make_settings({"training.max_segments": segments}), doubled(batch)
-    model, twin = make_model(settings).double(), make_model(settings).double()
-    optimizer = Counting(model, rate=0.1)
-    schedule = constant_rate(optimizer)
-
-    loss = supervise(model, batch, optimizer, schedule)
-
-    assert len(optimizer.gradients) == schedule.last_epoch == segments
-    states = twin.initialize_states()
-    for found in optimizer.gradients:  # the same by hand
-        outputs, (z_H, z_L) = one_step_segment(twin, batch, states)
-        states = (z_H.detach(), z_L.detach())
-        expected = total_loss(twin, outputs, batch)
-        twin.zero_grad()
-        expected.backward()
-        torch.testing.assert_close(found, twin.value_head.value.weight.grad, rtol=0, atol=1e-12)
-        for parameter in twin.parameters():
-            if parameter.grad is not None:
-                parameter.data -= 0.1 * parameter.grad
-    assert loss == pytest.approx(expected.item(), rel=1e-12)  # of the last segment
-    torch.testing.assert_close(
-        dict(model.state_dict()), dict(twin.state_dict()), rtol=0, atol=1e-12
-    )
-
-
-def test_carried_states_have_no_gradient_of_their_own(
-    make_settings: MakeSettings,
-    make_model: MakeModel,
-    batch: Batch,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = make_model(make_settings(looped(1, 1) | {"training.max_segments": 3}))
-    carried: list[tuple[Tensor, Tensor]] = []
-
-    def recording(*arguments: Any) -> Any:
-        carried.append(arguments[2])
-        return one_step_segment(*arguments)
-
-    monkeypatch.setattr(trainer, "one_step_segment", recording)
-    optimizer = Counting(model, rate=0.1)
-    supervise(model, batch, optimizer, constant_rate(optimizer))
-    assert [[state.requires_grad for state in states] for states in carried] == [[False] * 2] * 3
-    assert len({states[0].sum().item() for states in carried}) == 3
-
-
-class Recording(torch.optim.AdamW):
-    """AdamW that keeps the rate of each step."""
-
-    made: list["Recording"] = []  # noqa: RUF012, emptied by the test
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.rates: list[float] = []
-        Recording.made.append(self)
-
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        self.rates.append(self.param_groups[0]["lr"])
-        super().step()
-
-
-@pytest.mark.parametrize(
-    ("warmup", "shares"), [(0, [1.0, 1.0, 1.0]), (1, [0.5, 1.0, 1.0]), (3, [0.25, 0.5, 0.75, 1.0])]
-)
-def test_the_rate_warms_up_linearly_and_stays(
-    warmup: int,
-    shares: list[float],
-    prepared: Prepared,
-    split: Split,
-    make_settings: MakeSettings,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.optim, "AdamW", Recording)
-    settings = make_settings(
-        {"training.warmup_steps": warmup, "training.epochs": 2, "training.weight_decay": 0.3}
-    )
-    model = initial_model(settings, prepared, split)
-    list(fit(model, Tensors(prepared, 6), split))
-    optimizer = Recording.made.pop()
-    steps = 2 * -(-len(split.train) // 64) * 2  # epochs, batches, segments
-    expected = [1e-3 * share for share in shares] + [1e-3] * (steps - len(shares))
-    assert optimizer.rates == pytest.approx(expected, rel=1e-12)
-    assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
-    assert optimizer.param_groups[0]["weight_decay"] == 0.3
-
-
-# hidden identities
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.05, 0.5])
-def test_identities_are_hidden_about_as_often_as_asked_and_apart(
-    probability: float, batch: Batch
-) -> None:
-    count = 40_000
-    ids = replace(batch, instrument=torch.arange(1, count + 1), timeframe=torch.full((count,), 3))
-    torch.manual_seed(0)
-    hidden = hide_identities(ids, probability)
-    first, second = hidden.instrument == 0, hidden.timeframe == 0
-    for gone in (first, second):
-        assert gone.double().mean().item() == pytest.approx(probability, abs=0.005)
-    both = (first & second).double().mean().item()
-    assert both == pytest.approx(probability**2, abs=0.005)
-    assert_equal(hidden.instrument[~first], ids.instrument[~first])
-    assert_equal(hidden.timeframe[~second], ids.timeframe[~second])
-    for name in ("features", "account", "returns", "lots"):
-        assert getattr(hidden, name) is getattr(batch, name)
-
-
-@pytest.mark.parametrize(("probability", "shown"), [(0.0, 1), (0.999, 0)])
-def test_training_hides_identities_as_often_as_its_settings_say(
-    probability: float,
-    shown: int,
-    prepared: Prepared,
-    split: Split,
-    make_settings: MakeSettings,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[Batch] = []
-
-    def recording(_: object, batch: Batch, *__: object) -> float:
-        seen.append(batch)
-        return 0.0
-
-    monkeypatch.setattr(trainer, "supervise", recording)
-    settings = make_settings({"training.unknown_probability": probability})
-    fitted(settings, prepared, replace(split, train=split.train[:8]))  # Nifty_15
-    (batch,) = seen
-    assert_equal(batch.instrument, torch.full((8,), shown))
-    assert_equal(batch.timeframe, torch.full((8,), shown))
-
-
-# batches and the first model
-
-
-def test_a_batch_holds_the_windows_and_values_of_its_samples(prepared: Prepared) -> None:
-    samples = np.array([5, 400, 17])
-    batch = Tensors(prepared, 6).batch(torch.from_numpy(samples))
-    windows_ = [prepared.features[row - 5 : row + 1] for row in prepared.sample_row[samples]]
-    assert_equal(batch.features, torch.from_numpy(np.stack(windows_)))
-    for name in ("account", "instrument", "timeframe", "returns", "lots"):
-        expected = torch.from_numpy(getattr(prepared, f"sample_{name}")[samples])
-        torch.testing.assert_close(getattr(batch, name), expected, rtol=0, atol=0, equal_nan=True)
+# the first model
 
 
 def test_the_first_model_is_drawn_from_the_seed_and_knows_the_statistics(
@@ -402,143 +147,144 @@ def test_held_out_windows_are_spread_over_the_validation_part(
         assert np.array_equal(getattr(found, name), array)
 
 
-# fitting
-
-
-def fitted(settings: Settings, prepared: Prepared, split: Split) -> HierarchicalReasoningModel:
-    model = initial_model(settings, prepared, split)
-    list(fit(model, Tensors(prepared, 6), split))
-    return model
-
-
-def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(
-    prepared: Prepared, split: Split, settings: Settings
+def test_too_few_windows_to_prove_an_artifact_with_are_refused(
+    settings: Settings, prepared: Prepared, split: Split
 ) -> None:
-    torch.manual_seed(1)
-    one = fitted(settings, prepared, split)
-    torch.manual_seed(2)
-    before = torch.random.get_rng_state()
-    assert_equal(copied(fitted(settings, prepared, split)), copied(one))
-    assert_equal(torch.random.get_rng_state(), before)  # the host's generator is its own
+    few = replace(split, validation=split.validation[:31])
+    with pytest.raises(DataInvalid, match=r"at least 32 validation samples .*, found 31"):
+        held_out(settings, prepared, few)
 
 
-def test_another_seed_gives_other_weights(
-    prepared: Prepared, split: Split, settings: Settings, make_settings: MakeSettings
+# epochs
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(64, 3), (375, 2), (100, 1)])
+def test_an_epoch_is_as_many_samples_as_there_are_and_every_step_and_epoch_is_told(
+    batch_size: int, most: int, prepared: Prepared, split: Split, make_settings: MakeSettings
 ) -> None:
-    one = copied(fitted(settings, prepared, split))
-    other = copied(fitted(make_settings({"training.seed": 1}), prepared, split))
-    assert (one["value_head.value.weight"] != other["value_head.value.weight"]).all()
+    settings = make_settings(
+        {
+            "training.epochs": 3,
+            "training.batch_size": batch_size,
+            "training.max_segments": most,
+            "training.exploration": 0.5,
+        }
+    )
+    many = len(split.train)
+    assert many == 375
+    told: list[Progress] = []
+    run = begun(settings, prepared, split, batch_size)
+    positions = list(fit(run, split.validation, START, told.append))
+
+    twin, step = begun(settings, prepared, split, batch_size), 0
+    expected_positions, expected = [], []
+    epochs: tuple[Epoch, ...] = ()
+    for number in (1, 2, 3):
+        losses: list[float] = []
+        while not (twin.slots.halted.any() and twin.slots.count.sum() >= number * many):
+            done = twin.advance("here")
+            step += 1
+            losses.append(done.losses["total"])
+            expected_positions.append(
+                Position(step=step, epochs=epochs, loss_sum=sum(losses), loss_steps=len(losses))
+            )
+            finished = twin.slots.halted.sum()
+            expected.append(
+                Progress(
+                    step=step,
+                    samples=int(twin.slots.count.sum()),
+                    of=3 * many,
+                    losses=done.losses,
+                    segments=twin.slots.segment[twin.slots.halted].mean() if finished else math.nan,
+                    epochs=epochs,
+                )
+            )
+        validated = evaluate(
+            twin.fabric, twin.average.model, twin.tensors, split.validation, number,
+            sum(losses) / len(losses),
+        )  # fmt: skip
+        epochs = (*epochs, validated)
+        expected_positions.append(Position(step=step, epochs=epochs, loss_sum=0.0, loss_steps=0))
+        expected.append(replace(expected[-1], epochs=epochs))
+        # all samples were taken, and no more than one each is on its way into the next epoch
+        assert number * many <= twin.slots.count.sum() < number * many + batch_size
+
+    assert positions == expected_positions
+    for found, wanted in zip(told, expected, strict=True):
+        plain, other = (asdict(one) for one in (found, wanted))
+        assert plain.pop("segments") == pytest.approx(other.pop("segments"), nan_ok=True)
+        assert plain == other
+    assert [epoch.number for epoch in positions[-1].epochs] == [1, 2, 3]
+    assert any(math.isnan(progress.segments) for progress in told) == (most > 1)
 
 
 def test_each_epoch_trains_on_every_sample_once_in_another_order(
     prepared: Prepared, split: Split, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    modes: list[bool] = []
+    taken: dict[int, int] = {}  # by position in the order of all epochs
+    refill = trainer.Run.advance
 
-    class Asked(Tensors):
-        def batch(self, samples: Tensor) -> Batch:
-            asked.extend(samples.tolist())
-            return super().batch(samples)
+    def recording(run: Run, where: str) -> Any:
+        due = np.flatnonzero(run.slots.halted)
+        step = refill(run, where)
+        for row in due:
+            place = int(run.slots.count[row] - 1) * len(run.slots.count) + row
+            taken[place] = int(run.slots.drawn.sample[row])
+        return step
 
-    def silent(model: HierarchicalReasoningModel, *_: Any) -> float:
-        modes.append(model.training)
-        return 0.0
-
-    monkeypatch.setattr(trainer, "supervise", silent)
-    settings = make_settings({"training.epochs": 2})
-    list(fit(initial_model(settings, prepared, split), Asked(prepared, 6), split))
-
-    train, validation = split.train.tolist(), split.validation.tolist()
-    first, second = asked[: len(train)], asked[-len(train) - len(validation) : -len(validation)]
-    assert asked == [*first, *validation, *second, *validation]
-    assert sorted(first) == sorted(second) == train
-    assert first != train != second != first
-    assert modes == [True] * 2 * -(-len(train) // 64)  # dropout acts in every epoch
+    monkeypatch.setattr(trainer.Run, "advance", recording)
+    settings = make_settings({"training.epochs": 2, "training.max_segments": 1})
+    list(fit(begun(settings, prepared, split), split.validation, START, lambda _: None))
+    samples = [taken[place] for place in range(2 * len(split.train))]
+    first, second = samples[: len(split.train)], samples[len(split.train) :]
+    assert sorted(first) == sorted(second) == split.train.tolist()
+    assert first != split.train.tolist() != second != first
 
 
-def toy(prepared: Prepared) -> Prepared:
-    """Samples whose best action, and its worth, is the sign of one feature of the newest row."""
-    features = np.zeros_like(prepared.features)
-    features[:, 3] = np.random.default_rng(0).choice([-1, 1], size=len(features))
-    up = features[prepared.sample_row, 3]
-    legal = np.isfinite(prepared.sample_returns)
-    zero = np.zeros_like(up)
-    returns = np.stack([2 * up, -2 * up, zero, zero, zero], axis=1)
-    held = ~legal[:, 0]
-    returns[held] = 2 * up[held, None] * [0, 0, -1, -1, 1]  # close where it is down
-    return replace(
-        prepared,
-        features=features,
-        sample_returns=np.where(legal, returns, np.nan).astype("f4"),
-        sample_lots=np.full(len(prepared), 100.0, dtype="f4"),
-    )
-
-
-def test_training_learns_a_rule_that_is_there(
-    prepared: Prepared, split: Split, make_settings: MakeSettings
+@pytest.mark.parametrize("size", [64, 7, 1000])
+def test_an_epoch_is_judged_by_the_answers_that_would_be_served_without_dropout(
+    size: int,
+    prepared: Prepared,
+    split: Split,
+    make_settings: MakeSettings,
+    make_model: MakeModel,
 ) -> None:
     settings = make_settings(
         {
-            "training.epochs": 10,
-            "training.learning_rate": 5e-3,
-            "network.h_module.dropout": 0.0,
-            "network.l_module.dropout": 0.0,
+            "training.max_segments": 3,
+            "training.batch_size": size,
+            "network.h_module.dropout": 0.9,
         }
     )
-    simple = toy(prepared)
-    tensors = Tensors(simple, 6)
-    model = initial_model(settings, simple, split)
-    start = evaluate(model, tensors, split.validation, 0, 0.0)
-    epochs = list(fit(model, tensors, split))
-    assert epochs[-1].train_loss < 0.25 * epochs[0].train_loss
-    assert epochs[-1].validation_loss < 0.25 * start.validation_loss
-    assert epochs[-1].accuracy > 0.95 > start.accuracy
-    assert epochs[-1].regret < 0.25 * start.regret
+    model = make_model(settings)
+    with torch.no_grad():
+        model.q_head.logits.bias.copy_(torch.tensor([-5.9, 0.0]))  # some halt after each segment
+    samples = split.validation[:100]
+    prepared_tensors = Tensors(prepared, 6)
 
+    found = evaluate(open_fabric(HERE), model.train(), prepared_tensors, samples, 4, 0.5)
 
-def test_progress_counts_batches_and_shows_the_epochs_done(
-    prepared: Prepared, split: Split, make_settings: MakeSettings
-) -> None:
-    settings = make_settings({"training.epochs": 2, "training.batch_size": 200})
-    shown: list[Progress] = []
-    model = initial_model(settings, prepared, split)
-    epochs = list(fit(model, Tensors(prepared, 6), split, shown.append))
-
-    count = len(split.train)
-    sizes = [200] * (count // 200) + [count % 200]
-    batches = len(sizes)
-    assert [p.step for p in shown] == list(range(1, 2 * batches + 1))
-    assert {p.steps for p in shown} == {2 * batches}
-    assert [p.epochs for p in shown] == [()] * batches + [(epochs[0],)] * batches
-    assert [epoch.number for epoch in epochs] == [1, 2]
-    for epoch, part in zip(epochs, (shown[:batches], shown[batches:]), strict=True):
-        mean = sum(p.loss * size for p, size in zip(part, sizes, strict=True)) / count
-        assert epoch.train_loss == pytest.approx(mean, rel=1e-12)
-
-
-def test_evaluation_is_of_the_last_segment_without_dropout(
-    prepared: Prepared, split: Split, make_settings: MakeSettings
-) -> None:
-    settings = make_settings({"training.max_segments": 3, "network.h_module.dropout": 0.9})
-    model = initial_model(settings, prepared, split).train()
-    samples = split.validation[:100]  # a whole batch and a part
-
-    found = evaluate(model, Tensors(prepared, 6), samples, 4, 0.5)
-
-    batch = Tensors(prepared, 6).batch(torch.from_numpy(samples))
-    states = None
-    for _ in range(3):
-        outputs, states = model.eval()(*inputs(batch), states)
-    returns = prepared.sample_returns[samples]
-    given_up = [
-        np.nanmax(row) - row[action]
-        for row, action in zip(returns, outputs["action_type"].argmax(dim=1), strict=True)
-    ]
+    model.eval()
+    losses, regrets, segments = [], [], []
+    for sample in samples:
+        one = torch.tensor([sample])
+        states, segment, halted = None, 0, False
+        while not halted:
+            segment += 1
+            outputs, states = model(*prepared_tensors.inputs(one), states)
+            q_halt, q_continue = outputs["q_values"][0]
+            halted = segment == 3 or bool(q_halt > q_continue)
+        segments.append(segment)
+        labels = prepared_tensors.labels(one)
+        losses.append(answer_losses(outputs, *labels, settings.training).total.item())
+        returns = prepared.sample_returns[sample]
+        regrets.append(np.nanmax(returns) - returns[outputs["action_type"].argmax()])
+    assert set(segments) == {1, 2, 3}
     assert (found.number, found.train_loss) == (4, 0.5)
-    assert found.validation_loss == pytest.approx(total_loss(model, outputs, batch).item())
-    assert found.accuracy == np.mean([regret == 0 for regret in given_up])
-    assert found.regret == pytest.approx(np.mean(given_up))
+    assert found.validation_loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found.accuracy == np.mean([regret == 0 for regret in regrets])
+    assert found.regret == pytest.approx(np.mean(regrets), rel=1e-6)
+    assert found.segments == np.mean(segments)
 
 
 # train: data in, folder out
@@ -547,68 +293,769 @@ def test_evaluation_is_of_the_last_segment_without_dropout(
 def test_training_writes_exactly_five_files_that_describe_it(
     trained: Path, prepared: Prepared, split: Split
 ) -> None:
-    assert {path.name for path in trained.iterdir()} == FILES
     checkpoint = load_checkpoint(trained)
     description = checkpoint.description
+    assert set(content(trained)) == {
+        "settings.yaml", "windows.safetensors", f"best-{description.best_epoch}.safetensors",
+        "checkpoint.json", "last.safetensors",
+    }  # fmt: skip
     assert description.vocabulary == prepared.manifest.vocabulary
-    assert description.boundary == split.boundary
+    assert description.series == prepared.manifest.series
     assert description.train_samples == len(split.train)
     assert description.validation_samples == len(split.validation)
+    assert (description.boundary, description.judged_from) == (split.boundary, split.boundary)
+    assert (description.judged_until, description.initialized_from) == (None, None)
     assert [epoch.number for epoch in description.epochs] == [1, 2]
     assert len(checkpoint.windows) == min(512, len(split.validation))
 
 
 def test_a_checkpoint_depends_on_settings_and_data_alone(
-    prepared: Prepared, bars_folder: Path, settings: Settings, tmp_path: Path
+    bars_folder: Path, tensors: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    prepared.save(tmp_path / "tensors.safetensors")
     (tmp_path / "empty").mkdir()
+    torch.manual_seed(1)
     from_bars = train(settings, [bars_folder], tmp_path / "empty")
-    from_tensors = train(settings, [tmp_path / "tensors.safetensors"], tmp_path / "new" / "folder")
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    from_tensors = train(settings, tensors, tmp_path / "new" / "folder")
     assert from_bars.sha256 == from_tensors.sha256
+    assert content(tmp_path / "empty").keys() == content(tmp_path / "new" / "folder").keys()
     assert_equal(copied(from_bars.model), copied(from_tensors.model))
+    assert_equal(torch.random.get_rng_state(), before)  # the host's generator is its own
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_another_seed_gives_other_weights(
+    bars_folder: Path, trained: Path, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings({"training.epochs": 2, "training.seed": 1})
+    other = copied(train(settings, [bars_folder], tmp_path / "out").model)
+    one = copied(load_checkpoint(trained).model)
+    assert (one["value_head.value.weight"] != other["value_head.value.weight"]).all()
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize(
-    ("losses", "best"),
-    [([3.0, 1.0, 2.0], 2), ([1.0, 2.0, 3.0], 1), ([3.0, 2.0, 1.0], 3), ([1.0, 1.0], 1)],
+    ("losses", "best", "files"),
+    [
+        ([3.0, 1.0, 2.0], 2, [1, 2, 2]),
+        ([1.0, 2.0, 3.0], 1, [1, 1, 1]),
+        ([3.0, 2.0, 1.0], 3, [1, 2, 3]),
+        ([1.0, 1.0], 1, [1, 1]),
+    ],
 )
-def test_best_is_the_epoch_of_lowest_validation_loss_and_last_the_last(
+def test_the_epoch_of_lowest_validation_loss_is_kept_and_no_other(
     losses: list[float],
     best: int,
-    bars_folder: Path,
+    files: list[int],
+    ema_decay: float,
+    tensors: Path,
     make_settings: MakeSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[dict[str, Tensor]] = []
+    judged: list[dict[str, Tensor]] = []
 
-    def scripted(model: HierarchicalReasoningModel, *arguments: Any) -> Epoch:
-        seen.append(copied(model))
+    def scripted(_: object, model: HierarchicalReasoningModel, *arguments: Any) -> Epoch:
+        judged.append(copied(model))
         number, train_loss = arguments[2:]
         return Epoch(
             number=number, train_loss=train_loss, validation_loss=losses[number - 1],
-            accuracy=0.5, regret=0.5,
+            accuracy=0.5, regret=0.5, segments=1.0,
         )  # fmt: skip
 
+    kept: list[list[int]] = []
+
+    def on_progress(progress: Progress) -> None:
+        found = sorted(path.name for path in (tmp_path / "out").glob("best-*"))
+        if progress.epochs and (not kept or len(kept) < len(progress.epochs)):
+            kept.append([int(re.sub(r"\D", "", name)) for name in found])
+
     monkeypatch.setattr(trainer, "evaluate", scripted)
-    settings = make_settings({"training.epochs": len(losses)})
-    checkpoint = train(settings, [bars_folder / "Reliance_5.csv"], tmp_path / "out")
+    settings = make_settings(
+        {
+            "training.epochs": len(losses),
+            "training.ema_decay": ema_decay,
+            "training.batch_size": 200,
+        }
+    )
+    checkpoint = train(settings, tensors, tmp_path / "out", on_progress)
     assert checkpoint.description.best_epoch == best
     assert [epoch.validation_loss for epoch in checkpoint.description.epochs] == losses
-    assert_equal(copied(checkpoint.model), seen[best - 1])
-    last = HierarchicalReasoningModel.load_model(tmp_path / "out" / "last.safetensors")
-    assert_equal(copied(last), seen[-1])
+    assert_equal(copied(checkpoint.model), judged[best - 1])
+    # told of an epoch before it is kept: what is there is the best of those before
+    assert kept == [[], *([number] for number in files[:-1])]
+    last = load_file(tmp_path / "out" / "last.safetensors")
+    of = "average" if ema_decay else "model"
+    assert_equal({n[len(of) + 1 :]: t for n, t in last.items() if n.startswith(of)}, judged[-1])
+    name = "value_head.value.weight"
+    assert torch.equal(last[f"model/{name}"], judged[-1][name]) == (not ema_decay)
 
 
-def test_a_folder_that_is_not_empty_is_refused_before_any_data_is_read(
-    settings: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("minutes", "steps_between"), [(0.0, 1), (0.5, 1), (1.0, 2), (1.6, 4), (1e6, 1e6)]
+)
+def test_where_training_stands_is_saved_when_due_and_after_every_epoch(
+    minutes: float,
+    steps_between: float,
+    tensors: Path,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that goes on by half a minute each time that it is looked at: once a step, and once
+    more when the state was saved.
+    """
+    clock = iter(range(0, 100_000, 30))
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: float(next(clock)))
+    saved: list[tuple[int, int]] = []
+    save = State.save
+
+    def recording(state: State, path: Path) -> None:
+        saved.append((state.position.step, len(state.position.epochs)))
+        save(state, path)
+
+    monkeypatch.setattr(State, "save", recording)
+    told: list[Progress] = []
+    settings = make_settings({"training.epochs": 2, "training.save_minutes": minutes})
+    train(settings, tensors, tmp_path / "out", told.append)
+    expected, waited = [(0, 0)], 0
+    for before, now in zip([None, *told], told, strict=False):
+        waited += 1
+        ended = before is not None and len(now.epochs) > len(before.epochs)
+        if ended or waited >= steps_between:
+            expected.append((now.step, len(now.epochs)))
+            waited = 0
+    assert saved == expected
+
+
+def test_of_fewer_samples_than_the_batch_has_all_are_in_work_at_once(
+    tensors: Path, split: Split, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings({"training.batch_size": 1000})
+    told: list[Progress] = []
+    train(settings, tensors, tmp_path / "out", told.append)
+    assert told[0].samples == len(split.train)
+    last = load_file(tmp_path / "out" / "last.safetensors")
+    assert sorted(last["slots/sample"].tolist()) == split.train.tolist()
+
+
+# resumed
+
+
+SHORT = {
+    "training.epochs": 2,
+    "training.batch_size": 150,
+    "training.ema_decay": 0.9,
+    "training.exploration": 0.5,
+    "training.save_minutes": 0.0,
+}
+REPORTS = 10
+"""Steps and epochs that such a run tells of, at least."""
+
+
+@pytest.fixture(scope="module")
+def short(make_settings: MakeSettings) -> Settings:
+    return make_settings(SHORT)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Progress]:
+    """What the run that was not stopped told."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def unstopped(
+    short: Settings,
+    tensors: Path,
+    told: list[Progress],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a run that was not stopped."""
+    folder = tmp_path_factory.mktemp("unstopped") / "checkpoint"
+    train(short, tensors, folder, told.append)
+    assert len(told) >= REPORTS
+    return folder
+
+
+def stopped(settings: Settings, data: Path, folder: Path, after: int, **options: Any) -> None:
+    with pytest.raises(Stopped):
+        train(settings, data, folder, stopping(after), **options)
+
+
+@pytest.mark.parametrize("after", range(1, REPORTS + 1))
+def test_a_run_stopped_at_any_step_and_resumed_writes_the_bytes_of_one_that_was_not(
+    after: int,
+    short: Settings,
+    tensors: Path,
+    unstopped: Path,
+    told: list[Progress],
+    tmp_path: Path,
+) -> None:
+    stopped(short, tensors, tmp_path / "out", after)
+    again: list[Progress] = []
+    torch.manual_seed(after)
+    checkpoint = train(short, tensors, tmp_path / "out", again.append, resume=True)
+    assert content(tmp_path / "out") == content(unstopped)
+    assert checkpoint.sha256 == load_checkpoint(unstopped).sha256
+    # the step that was stopped in is done again; the report of an epoch needs a step before it
+    ended = after > 1 and len(told[after - 1].epochs) > len(told[after - 2].epochs)
+    assert repr(again) == repr(told[after if ended else after - 1 :])
+
+
+def test_a_run_stopped_again_and_again_writes_the_same_bytes_too(
+    short: Settings, tensors: Path, unstopped: Path, tmp_path: Path
+) -> None:
+    stopped(short, tensors, tmp_path / "out", 2)
+    for after in (1, 2, 3):
+        stopped(short, tensors, tmp_path / "out", after, resume=True)
+    train(short, tensors, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(unstopped)
+
+
+@pytest.mark.parametrize("after", [4, 8])
+def test_a_run_that_saves_seldom_goes_on_from_its_last_epoch(
+    after: int, tensors: Path, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings(SHORT | {"training.save_minutes": 10.0})
+    whole: list[Progress] = []
+    train(settings, tensors, tmp_path / "whole", whole.append)
+    stopped(settings, tensors, tmp_path / "out", after)
+    again: list[Progress] = []
+    train(settings, tensors, tmp_path / "out", again.append, resume=True)
+    first = 1 + [len(progress.epochs) for progress in whole].index(1)
+    assert repr(again) == repr(whole if after <= first else whole[first:])
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_finished_run_that_is_resumed_is_as_it_was(
+    short: Settings, tensors: Path, unstopped: Path
+) -> None:
+    before = content(unstopped)
+    again: list[Progress] = []
+    checkpoint = train(short, tensors, unstopped, again.append, resume=True)
+    assert (again, content(unstopped)) == ([], before)
+    assert checkpoint.sha256 == load_checkpoint(unstopped).sha256
+
+
+@pytest.mark.parametrize(
+    "there",
+    [None, [], ["settings.yaml"], ["settings.yaml", "windows.safetensors"],
+     ["settings.yaml", "windows.safetensors", ".last.safetensors.partial"]],
+    ids=["no folder", "empty", "settings", "windows too", "half a state too"],
+)  # fmt: skip
+def test_a_run_that_has_nothing_to_resume_starts(
+    there: list[str] | None, short: Settings, tensors: Path, unstopped: Path, tmp_path: Path
+) -> None:
+    if there is not None:
+        (tmp_path / "out").mkdir()
+        for name in there:
+            (tmp_path / "out" / name).write_text("half")
+    train(short, tensors, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(unstopped)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"training.epochs": 3}, "differs in settings.training.epochs: now 3, saved 2; resume"),
+        (
+            {"network.hierarchical.N_cycles": 3, "training.clip_norm": 0.5},
+            "model.hierarchical.N_cycles: now 3, saved 2; settings.training.clip_norm: now 0.5, sa",
+        ),
+    ],
+)
+def test_a_run_is_not_resumed_under_other_settings(
+    changes: dict[str, Any],
+    named: str,
+    tensors: Path,
+    unstopped: Path,
+    make_settings: MakeSettings,
+) -> None:
+    before = content(unstopped)
+    message = rf"last\.safetensors: expected to resume what was begun, but .*{re.escape(named)}"
+    with pytest.raises(CheckpointInvalid, match=message):
+        train(make_settings(SHORT | changes), tensors, unstopped, resume=True)
+    assert content(unstopped) == before
+
+
+def test_a_run_is_not_resumed_on_other_data(
+    short: Settings, prepared: Prepared, unstopped: Path, tmp_path: Path
+) -> None:
+    before = content(unstopped)
+    features = prepared.features.copy()
+    features[0, 0] += 1e-6
+    other = replace(prepared, features=features)
+    other.save(tmp_path / "other.safetensors")
+    message = f"differs in data: now {other.digest()}, saved {prepared.digest()}; resume with the"
+    with pytest.raises(CheckpointInvalid, match=message):
+        train(short, tmp_path / "other.safetensors", unstopped, resume=True)
+    assert content(unstopped) == before
+
+
+def test_a_checkpoint_without_a_state_is_not_written_over(
+    short: Settings, tensors: Path, unstopped: Path, tmp_path: Path
+) -> None:
+    extend_vocabulary(unstopped, tmp_path / "extended", [("Adani", "5")])
+    before = content(tmp_path / "extended")
+    message = "last.safetensors: expected a state of training to resume, found a checkpoint without"
+    with pytest.raises(CheckpointInvalid, match=message):
+        train(short, tensors, tmp_path / "extended", resume=True)
+    assert content(tmp_path / "extended") == before
+
+
+def test_a_damaged_state_is_refused_and_kept(
+    short: Settings, tensors: Path, tmp_path: Path
+) -> None:
+    stopped(short, tensors, tmp_path / "out", 3)
+    last = tmp_path / "out" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
+    before = content(tmp_path / "out")
+    with pytest.raises(CheckpointInvalid, match=r"last\.safetensors: expected a state of training"):
+        train(short, tensors, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        (False, "expected a new or empty folder, found precious; choose another, remove it, or re"),
+        (True, "expected a new or empty folder or a checkpoint, found precious; choose another"),
+    ],
+)
+def test_a_folder_of_other_things_is_refused_before_any_data_is_read(
+    resume: bool, message: str, settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").write_text("mine")
-    with pytest.raises(CheckpointInvalid, match="expected a new or empty folder; choose another"):
-        train(settings, [tmp_path / "absent.csv"], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
-    assert (tmp_path / "precious").read_text() == "mine"
+    with pytest.raises(CheckpointInvalid, match=message):
+        train(settings, [tmp_path / "absent.csv"], tmp_path, resume=resume)
+    assert content(tmp_path) == {"precious": b"mine"}
+
+
+def test_a_process_that_is_not_the_first_of_several_writes_nothing(
+    short: Settings,
+    tensors: Path,
+    unstopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It finds what the first has begun, or has ended, to write."""
+    out = tmp_path / "out"
+    shutil.copytree(unstopped, out)
+    monkeypatch.setattr(trainer, "is_first_process", lambda: False)
+    monkeypatch.setattr(Fabric, "is_global_zero", False)
+    (out / "last.safetensors").unlink()
+    before = content(out)
+    checkpoint = train(short, tensors, out)
+    assert content(out) == before
+    assert checkpoint.sha256 == load_checkpoint(unstopped).sha256
+
+
+# a disk that is full
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def failing(whole: Callable[..., Any], error: Exception, nth: int, name: str) -> Any:
+    """`whole`, but the `nth` call that has to do with a file called `name` fails half way."""
+    calls = []
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        paths = [one for one in arguments if isinstance(one, Path)]  # the first is written to
+        if name in {path.name for path in paths}:
+            calls.append(name)
+            if len(calls) == nth:
+                paths[0].write_bytes(b"half")
+                raise error
+        return whole(*arguments, **named)
+
+    return call
+
+
+def refused(settings: Settings, data: Path, out: Path) -> list[Progress]:
+    """What was told until a file could not be written."""
+    told: list[Progress] = []
+    with pytest.raises(
+        CheckpointInvalid,
+        match=r"expected to write this file: .*No space left on device.*; what was saved before is",
+    ):
+        train(settings, data, out, told.append)
+    assert not list(out.glob(".*"))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "nth", "error"),
+    [
+        ("os.replace", "settings.yaml", 1, FULL),
+        ("os.replace", "windows.safetensors", 1, FULL),
+        ("os.replace", "last.safetensors", 1, FULL),
+        ("os.replace", "last.safetensors", 3, FULL),
+        ("os.replace", "best-1.safetensors", 1, FULL),
+        ("os.replace", "checkpoint.json", 1, FULL),
+        ("hrm_train.windows.Windows.save", ".windows.safetensors.partial", 1, FULL),
+        ("hrm_train.state.State.save", ".last.safetensors.partial", 2, FULL),
+        (
+            "hrm_train.state.State.save",
+            ".last.safetensors.partial",
+            4,
+            SafetensorError("I/O error: No space left on device"),
+        ),
+    ],
+)
+def test_a_write_that_fails_in_the_first_epoch_leaves_what_can_be_resumed(
+    target: str,
+    name: str,
+    nth: int,
+    error: Exception,
+    short: Settings,
+    tensors: Path,
+    unstopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(target, failing(pkgutil.resolve_name(target), error, nth, name))
+        refused(short, tensors, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoint.json").exists()
+    train(short, tensors, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(unstopped)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "nth", "error"),
+    [
+        ("os.replace", "last.safetensors", 9, FULL),
+        ("os.replace", "last.safetensors", 8, FULL),
+        ("os.replace", "best-2.safetensors", 1, FULL),
+        ("os.replace", "checkpoint.json", 2, FULL),
+        (
+            "hrm_train.model.HierarchicalReasoningModel.save_model",
+            ".best-2.safetensors.partial",
+            1,
+            FULL,
+        ),
+        (
+            "hrm_train.state.State.save",
+            ".last.safetensors.partial",
+            8,
+            SafetensorError("I/O error: No space left on device"),
+        ),
+    ],
+)
+def test_a_write_that_fails_later_leaves_what_can_be_loaded_and_resumed(
+    target: str,
+    name: str,
+    nth: int,
+    error: Exception,
+    short: Settings,
+    tensors: Path,
+    unstopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(target, failing(pkgutil.resolve_name(target), error, nth, name))
+        told = refused(short, tensors, tmp_path / "out")
+    loaded = load_checkpoint(tmp_path / "out")
+    assert loaded.description.best_epoch == 1
+    assert loaded.description.epochs == told[-1].epochs[:1]
+    train(short, tensors, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(unstopped)
+
+
+# walk-forward folds
+
+
+@pytest.fixture(scope="module")
+def folding(make_settings: MakeSettings) -> Settings:
+    return make_settings(
+        {
+            "training.validation_fraction": 0.5,
+            "training.batch_size": 150,
+            "training.save_minutes": 0.0,
+            "training.epochs": 2,
+        }
+    )
+
+
+class Recorded(Order):
+    """Keeps the samples that are trained on."""
+
+    made: list[Any] = []  # noqa: RUF012, emptied by the fixture
+
+    def __init__(self, samples: Any, *arguments: Any) -> None:
+        Recorded.made.append(samples)
+        super().__init__(samples, *arguments)
+
+
+@pytest.fixture(scope="module")
+def folds(
+    folding: Settings, tensors: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any], list[Progress]]:
+    """The folder of two folds, the samples each was trained on, and what was told."""
+    folder, told = tmp_path_factory.mktemp("folds"), list[Progress]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorded, "made", [])
+        patch.setattr(trainer, "Order", Recorded)
+        trained = train_folds(folding, tensors, folder, 2, told.append)
+        samples = Recorded.made
+    assert [one.sha256 for one in trained] == [
+        load_checkpoint(folder / f"fold-{number}").sha256 for number in (1, 2)
+    ]
+    return folder, samples, told
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_fold_never_trains_on_what_is_known_only_when_it_is_judged(
+    number: int, folds: tuple[Path, list[Any], list[Progress]], prepared: Prepared
+) -> None:
+    folder, samples, _ = folds
+    fold = walk_forward(prepared, 2, 0.5, HORIZON)[number - 1]
+    checkpoint = load_checkpoint(folder / f"fold-{number}")
+    description = checkpoint.description
+    assert (description.judged_from, description.judged_until) == (fold.start, fold.end)
+    assert description.boundary == fold.split.boundary < description.judged_from
+    trained = samples[number - 1]
+    assert trained.tolist() == fold.split.train.tolist()
+    assert prepared.sample_end[trained].max() < description.boundary
+    assert checkpoint.windows.stamps.max() < description.judged_from
+    judged = judged_samples(prepared, fold.start, fold.end, HORIZON)
+    assert not np.isin(judged, [*trained, *fold.split.validation]).any()
+    assert prepared.sample_stamp[judged].min() > prepared.sample_end[trained].max()
+    found = (description.train_samples, description.validation_samples)
+    assert found == (len(fold.split.train), len(fold.split.validation))
+    known = feature_statistics(prepared, fold.split)
+    assert_equal(checkpoint.model.input_network.features.mean, torch.from_numpy(known.mean))
+
+
+def test_progress_says_which_fold_is_trained(
+    folds: tuple[Path, list[Any], list[Progress]],
+) -> None:
+    _, samples, told = folds
+    assert {(one.fold, one.folds, one.of) for one in told} == {
+        (1, 2, 2 * len(samples[0])),
+        (2, 2, 2 * len(samples[1])),
+    }
+    assert [one.fold for one in told] == sorted(one.fold for one in told)
+    assert [next(one.step for one in told if one.fold == fold) for fold in (1, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75], ids=["in the first fold", "in the second"])
+def test_folds_are_resumed_where_they_were_stopped(
+    share: float,
+    folds: tuple[Path, list[Any], list[Progress]],
+    folding: Settings,
+    tensors: Path,
+    tmp_path: Path,
+) -> None:
+    folder, _, told = folds
+    after = int(share * len(told))
+    with pytest.raises(Stopped):
+        train_folds(folding, tensors, tmp_path, 2, stopping(after))
+    again: list[Progress] = []
+    train_folds(folding, tensors, tmp_path, 2, again.append, resume=True)
+    for name in ("fold-1", "fold-2"):
+        assert content(tmp_path / name) == content(folder / name)
+    assert {one.fold for one in again} == ({1, 2} if told[after - 1].fold == 1 else {2})
+
+
+def test_a_fold_is_not_resumed_as_one_of_another_number_of_folds(
+    folds: tuple[Path, list[Any], list[Progress]], folding: Settings, tensors: Path
+) -> None:
+    message = r"fold-1/last\.safetensors: .* differs in boundary: now \d+, saved \d+; judged_from"
+    with pytest.raises(CheckpointInvalid, match=message):
+        train_folds(folding, tensors, folds[0], 1, resume=True)
+
+
+def test_folds_that_cannot_be_trained_leave_nothing_written(
+    folding: Settings, tensors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataInvalid, match="fold 1 of 30: expected samples to train on"):
+        train_folds(folding, tensors, tmp_path / "out", 30)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "fold-2").mkdir()
+    (tmp_path / "fold-2" / "mine").write_text("precious")
+    with pytest.raises(CheckpointInvalid, match="fold-2: expected a new or empty folder, found m"):
+        train_folds(folding, tmp_path / "absent.csv", tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-2"]
+
+
+# going on from a checkpoint
+
+
+DAY = 86_400
+
+
+def moved(bars: Bars, days: int) -> Bars:
+    return Bars(bars.datetime + days * DAY, bars.open, bars.high, bars.low, bars.close)
+
+
+@pytest.fixture(scope="module")
+def more(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tensors of later bars: a name before all known ones, and one of those."""
+    path = tmp_path_factory.mktemp("more") / "bars.safetensors"
+    series = {
+        ("Adani", "5"): moved(random_bars(300, seed=5, price=50.0), 30),
+        ("Nifty", "15"): moved(random_bars(260, seed=6, seconds=900, price=20_000.0), 30),
+    }
+    prepare_series(settings, series).save(path)
+    return path
+
+
+def test_training_goes_on_from_the_weights_and_statistics_of_the_source(
+    trained: Path, more: Path, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    before = content(trained)
+    settings = make_settings({"training.ema_decay": 0.9, "training.learning_rate": 1e-4})
+    stopped(settings, more, tmp_path / "out", 1, init_from=trained)
+    state = load_file(tmp_path / "out" / "last.safetensors")
+    source = load_checkpoint(trained)
+    expected = copied(source.model)
+    table = expected["input_network.instrument_embedding.weight"]
+    table[3] = table[0]  # the new name starts as an unknown one
+    for of in ("model", "average"):
+        found = {n[len(of) + 1 :]: t for n, t in state.items() if n.startswith(f"{of}/")}
+        assert_equal(found, expected)
+    assert not any(name.startswith("optimizer") for name in state)
+    assert content(trained) == before
+
+
+def test_new_names_are_appended_and_the_samples_renumbered(
+    trained: Path, more: Path, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings({"training.unknown_probability": 0.0})
+    source = load_checkpoint(trained)
+    checkpoint = train(settings, more, tmp_path / "out", init_from=trained)
+    description = checkpoint.description
+    assert description.initialized_from == source.sha256
+    assert {name: facts.id for name, facts in description.vocabulary.instruments.items()} == {
+        "unknown": 0, "Nifty": 1, "Reliance": 2, "Adani": 3,
+    }  # fmt: skip
+    assert description.vocabulary.timeframes == source.description.vocabulary.timeframes
+    assert [(one.instrument, one.timeframe) for one in description.series] == [
+        ("Adani", "5"), ("Nifty", "15"),
+    ]  # fmt: skip
+    # by name, the rows that were trained are those of the data, and its windows say who they are
+    name = "input_network.instrument_embedding.weight"
+    changed = (copied(checkpoint.model)[name] != copied(source.model)[name]).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [1, 3]
+    cheap = checkpoint.windows.prices[:, 3].max(axis=1) < 1_000
+    assert set(checkpoint.windows.instrument[cheap].tolist()) == {3}
+    assert set(checkpoint.windows.instrument[~cheap].tolist()) == {1}
+    assert set(checkpoint.windows.timeframe[cheap].tolist()) == {2}
+    assert set(checkpoint.windows.timeframe[~cheap].tolist()) == {1}
+    for of in ("features", "account"):
+        one, other = (getattr(each.model.input_network, of) for each in (checkpoint, source))
+        assert_equal((one.mean, one.std), (other.mean, other.std))
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+@pytest.mark.parametrize("fold", [False, True], ids=["of a training", "of a fold"])
+def test_what_a_source_knew_never_judges_what_went_on_from_it(
+    fold: bool,
+    days: int,
+    trained: Path,
+    folds: tuple[Path, list[Any], list[Progress]],
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    source = folds[0] / "fold-1" if fold else trained
+    known = load_checkpoint(source).description.judged_from
+    data = prepare_series(settings, {("Nifty", "5"): moved(random_bars(300), days)})
+    data.save(tmp_path / "bars.safetensors")
+    own = chronological_split(data, 0.4, HORIZON).boundary
+    checkpoint = train(settings, tmp_path / "bars.safetensors", tmp_path / "out", init_from=source)
+    description = checkpoint.description
+    assert (own > known) == (days > 0)
+    assert (description.boundary, description.judged_from) == (max(own, known), max(own, known))
+    assert description.judged_until is None
+
+
+def test_a_run_that_went_on_from_a_checkpoint_is_resumed_with_the_same_one_only(
+    trained: Path, unstopped: Path, more: Path, short: Settings, tmp_path: Path
+) -> None:
+    whole = train(short, more, tmp_path / "whole", init_from=trained)
+    stopped(short, more, tmp_path / "out", 4, init_from=trained)
+    source = whole.description.initialized_from
+    for other, digest in ((None, "None"), (unstopped, load_checkpoint(unstopped).sha256)):
+        message = f"initialized_from: now {digest}, saved {source}; resume"
+        with pytest.raises(CheckpointInvalid, match=message):
+            train(short, more, tmp_path / "out", init_from=other, resume=True)
+    train(short, more, tmp_path / "out", init_from=trained, resume=True)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"instruments.Nifty.lot_size": 50},
+            DataInvalid,
+            r"instruments\.Nifty: expected the facts",
+        ),
+        ({"timeframes": {"5": {"seconds": 301}}}, DataInvalid, r"timeframes\.5: expected 300 seco"),
+        (
+            {"network.h_module.ffn_dim": 32},
+            SettingsInvalid,
+            r"h_module\.ffn_dim: expected 24, as trained, found 32",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_source_is_refused_and_nothing_written(
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    trained: Path,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(changes)
+    series = {("Nifty", "5"): random_bars(300, seconds=settings.seconds("5"))}
+    prepare_series(settings, series).save(tmp_path / "bars.safetensors")
+    with pytest.raises(error, match=message):
+        train(settings, tmp_path / "bars.safetensors", tmp_path / "out", init_from=trained)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_cannot_be_read_is_refused_before_any_data_is_read(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointInvalid, match="absent: expected a checkpoint folder"):
+        train(settings, tmp_path / "no.csv", tmp_path / "out", init_from=tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(("size", "where"), [(63, Where("cpu", devices=2)), (4, Where("cpu", 3))])
+def test_a_batch_that_processes_cannot_share_evenly_is_refused(
+    size: int, where: Where, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    message = (
+        "training.batch_size: expected a multiple of the number of processes, found "
+        f"{size} for {where.devices}"
+    )
+    with pytest.raises(SettingsInvalid, match=message):
+        train(
+            make_settings({"training.batch_size": size}),
+            tmp_path / "absent.csv",
+            tmp_path / "out",
+            where=where,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_missing_is_named_before_any_data_is_read(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceMissing, match="device: expected 1 CUDA device, found 0"):
+        train(settings, tmp_path / "absent.csv", tmp_path / "out", where=Where("cuda"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -617,6 +1064,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_any_data_is_read(
         ("absent_5.csv", 0, BadBars, "absent_5.csv: expected a readable CSV file"),
         ("Nifty_5.csv", 50, DataInvalid, "expected at least one series long enough"),
         ("Nifty_5.csv", 212, DataInvalid, "leaves . samples to train on and 0 to validate on"),
+        ("Nifty_5.csv", 226, DataInvalid, "at least 32 validation samples"),
         ("Nifty_15.csv", 300, DataInvalid, "Nifty_15: expected bars 900 s apart"),
         ("Nifty_weekly.csv", 300, SettingsInvalid, "timeframes.weekly: expected its seconds"),
     ],
@@ -631,36 +1079,86 @@ def test_data_that_cannot_be_trained_on_leaves_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_prices_that_never_move_cannot_be_trained_on(settings: Settings, tmp_path: Path) -> None:
+    write_csv(Bars(300 * np.arange(400), *np.full((4, 400), 100.0)), tmp_path / "Still_5.csv")
+    with pytest.raises(DataInvalid, match="found none: Still_5: the price never moves"):
+        train(settings, tmp_path / "Still_5.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_prepared_file_stands_alone(
-    prepared: Prepared, settings: Settings, bars_folder: Path, tmp_path: Path
+    prepared: Prepared, tensors: Path, settings: Settings, bars_folder: Path
 ) -> None:
-    path = tmp_path / "tensors.safetensors"
-    prepared.save(path)
-    assert np.array_equal(load_or_prepare(settings, [path]).features, prepared.features)
-    for data in ([path, bars_folder], [path, path]):
+    assert np.array_equal(load_or_prepare(settings, [tensors]).features, prepared.features)
+    for data in ([tensors, bars_folder], [tensors, tensors]):
         with pytest.raises(DataInvalid, match="expected one prepared tensor file, or bars; found"):
             load_or_prepare(settings, data)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.label_horizon": 7}, r"training\.label_horizon: settings 7, tensors 6"),
+        (
+            {"network.embeddings.max_instruments": 1},
+            r"embeddings\.max_instruments: expected at least 2, was 1",
+        ),
+    ],
+)
 def test_a_prepared_file_of_other_settings_is_refused_with_the_difference(
-    prepared: Prepared, make_settings: MakeSettings, tmp_path: Path
+    changes: dict[str, Any],
+    message: str,
+    tensors: Path,
+    make_settings: MakeSettings,
+    tmp_path: Path,
 ) -> None:
-    prepared.save(tmp_path / "tensors.safetensors")
-    other = make_settings({"training.label_horizon": 7})
-    with pytest.raises(DataInvalid, match=r"training.label_horizon: settings 7, tensors 6"):
-        train(other, [tmp_path / "tensors.safetensors"], tmp_path / "out")
+    with pytest.raises(DataInvalid, match=message):
+        train(make_settings(changes), tensors, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_prepared_file_keeps_the_limits_of_the_tables(
-    prepared: Prepared, make_settings: MakeSettings, tmp_path: Path
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_stops_training_and_says_where(
+    bad: float, short: Settings, prepared: Prepared, split: Split, tmp_path: Path
 ) -> None:
-    prepared.save(tmp_path / "tensors.safetensors")
-    fewer = make_settings({"network.embeddings.max_instruments": 1})
-    with pytest.raises(
-        DataInvalid, match=r"embeddings\.max_instruments: expected at least 2, was 1"
-    ):
-        train(fewer, [tmp_path / "tensors.safetensors"], tmp_path / "out")
+    lots = prepared.sample_lots.copy()
+    lots[:] = bad
+    replace(prepared, sample_lots=lots).save(tmp_path / "bars.safetensors")
+    message = (
+        r"^step 1, epoch 1, batch 1 of it: expected finite losses and gradient, found no number "
+        r"in quantity, total.*; samples \[\d+, \d+, \d+, \d+, \d+\] of the training tensors"
+    )
+    with pytest.raises(TrainingDiverged, match=message):
+        train(short, tmp_path / "bars.safetensors", tmp_path / "out")
+    assert set(content(tmp_path / "out")) == {
+        "settings.yaml", "windows.safetensors", "last.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "found"),
+    [("features", np.nan, "nan and"), ("sample_lots", np.inf, "inf and")],
+)
+def test_a_validation_that_is_no_number_stops_training_too(
+    array: str,
+    value: float,
+    found: str,
+    short: Settings,
+    prepared: Prepared,
+    split: Split,
+    tmp_path: Path,
+) -> None:
+    changed = getattr(prepared, array).copy()
+    sample = split.validation[-1]  # the newest bar, which no window of training has
+    changed[prepared.sample_row[sample] if array == "features" else sample] = value
+    replace(prepared, **{array: changed}).save(tmp_path / "bars.safetensors")
+    message = f"validation of epoch 1: expected a finite loss and regret, found {found}"
+    with pytest.raises(TrainingDiverged, match=message):
+        train(short, tmp_path / "bars.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoint.json").exists()
+
+
+# data of its own kind
 
 
 def test_one_series_alone_can_be_trained_on(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -676,40 +1174,58 @@ def test_one_series_alone_can_be_trained_on(make_settings: MakeSettings, tmp_pat
     assert np.isfinite(checkpoint.description.epochs[0].validation_loss)
 
 
-def test_training_from_tensors_needs_neither_bars_nor_serving(
-    prepared: Prepared, settings: Settings, tmp_path: Path
+def rising(count: int) -> Bars:
+    """Bars that only ever rise, by unequal steps."""
+    close = 100.0 * np.cumprod(1.0 + 0.004 * (1.5 + np.sin(np.arange(count + 1))))
+    return Bars(
+        300 * np.arange(count), close[:-1], 1.001 * close[1:], 0.999 * close[:-1], close[1:]
+    )
+
+
+def test_data_in_which_an_action_is_never_best_can_be_trained_on(
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
+    settings = make_settings({"training.epochs": 3, "training.learning_rate": 0.01})
+    prepared = prepare_series(settings, {("Up", "5"): rising(400)})
+    best = np.nanargmax(prepared.sample_returns, axis=1)
+    assert not {1, 2} & set(best.tolist())  # SELL_SHORT, CLOSE_LONG
     prepared.save(tmp_path / "bars.safetensors")
+    epochs = train(settings, tmp_path / "bars.safetensors", tmp_path / "out").description.epochs
+    assert epochs[-1].accuracy > 0.9
+    assert epochs[-1].validation_loss < epochs[0].validation_loss
+
+
+def test_bars_with_gaps_longer_than_a_window_can_be_trained_on(
+    settings: Settings, tmp_path: Path
+) -> None:
+    bars = random_bars(400)
+    days_off = DAY * (np.arange(400) // 4)  # four bars a day, six in a window
+    prepared = prepare_series(
+        settings,
+        {("Gaps", "5"): Bars(bars.datetime + days_off, bars.open, bars.high, bars.low, bars.close)},
+    )
+    plain = prepare_series(settings, {("Gaps", "5"): bars})
+    assert len(prepared) == len(plain)
+    prepared.save(tmp_path / "bars.safetensors")
+    checkpoint = train(settings, tmp_path / "bars.safetensors", tmp_path / "out")
+    gaps = np.diff(checkpoint.windows.stamps[:, -6:], axis=1).max(axis=1)
+    assert gaps.min() > 6 * 300
+    (epoch,) = checkpoint.description.epochs
+    assert np.isfinite([epoch.train_loss, epoch.validation_loss, epoch.regret]).all()
+
+
+def test_training_from_tensors_needs_neither_bars_nor_serving(
+    tensors: Path, settings: Settings, tmp_path: Path
+) -> None:
     (tmp_path / "settings.yaml").write_text(render(settings))
     code = (
-        "import sys\n"
-        "for name in ('talib', 'onnxruntime', 'polars', 'onnx'): sys.modules[name] = None\n"
+        "import sys, torch\n"
+        "for name in ('talib', 'onnxruntime', 'polars', 'onnx', 'sklearn'):\n"
+        "    sys.modules[name] = None\n"
+        "torch.set_num_threads(1)\n"
         "from hrm_train import load_settings, train\n"
-        "train(load_settings('settings.yaml'), ['bars.safetensors'], 'elsewhere')\n"
+        f"train(load_settings('settings.yaml'), {str(tensors)!r}, 'elsewhere')\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    train(settings, [tmp_path / "bars.safetensors"], tmp_path / "here")
-    weights = "best.safetensors"
-    assert (tmp_path / "elsewhere" / weights).read_bytes() == (
-        tmp_path / "here" / weights
-    ).read_bytes()
-
-
-def test_too_few_windows_to_prove_an_artifact_with_are_refused(
-    settings: Settings, prepared: Prepared, split: Split
-) -> None:
-    few = replace(split, validation=split.validation[:31])
-    with pytest.raises(DataInvalid, match=r"at least 32 validation samples .*, found 31"):
-        held_out(settings, prepared, few)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_loss_that_is_no_number_stops_training_and_keeps_nothing(
-    bad: float, settings: Settings, prepared: Prepared, tmp_path: Path
-) -> None:
-    lots = prepared.sample_lots.copy()
-    lots[:] = bad
-    replace(prepared, sample_lots=lots).save(tmp_path / "bars.safetensors")
-    with pytest.raises(TrainingDiverged, match=r"^step 1, epoch 1, batch 0: expected a finite"):
-        train(settings, tmp_path / "bars.safetensors", tmp_path / "checkpoint")
-    assert [path.name for path in tmp_path.iterdir()] == ["bars.safetensors"]
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+    train(settings, tensors, tmp_path / "here")
+    assert content(tmp_path / "elsewhere") == content(tmp_path / "here")

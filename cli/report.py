@@ -1,0 +1,155 @@
+"""Backtests and traces in words: tables, and what `--json` prints of them."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cli import show
+from hrm_runtime import Action
+from hrm_runtime.backtest import Backtest
+from hrm_runtime.trace import Trace
+
+CAPTION = (
+    "What these decisions would have come to on these bars under the host's rules: one path "
+    "through one stretch of the past, which says nothing about another. An interval that spans "
+    "zero is no evidence of anything. Buy and hold is without leverage."
+)
+
+
+def backtests(done: Sequence[Backtest]) -> None:
+    """One line per series; below them what was not done, and what all of it does not say."""
+    table = Table(
+        "series",
+        "trades",
+        "return, 95 %",
+        "buy and hold",
+        "drawdown",
+        "costs",
+        title="Backtest",
+        show_lines=True,
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in done:
+        first, last = (_day(int(one.datetime[end])) for end in (0, -1))
+        table.add_row(
+            f"[bold]{escape(one.instrument)}[/bold] {escape(one.timeframe)}\n{first}\n{last}",
+            f"{len(one.trades):,}\n{one.won:,} won",
+            f"{one.final_return:+.1%}\n{interval_text(one)}",
+            f"{one.buy_and_hold_return:+.1%}",
+            f"{one.max_drawdown:.1%}",
+            f"{one.costs / one.capital:.1%}",
+        )
+    show.out.print(table)
+    for one in done:
+        if remarks := _remarks(one):
+            show.out.print(f"{escape(one.instrument)} {escape(one.timeframe)}: {remarks}")
+    show.out.print(CAPTION, highlight=False)
+
+
+def interval_text(one: Backtest) -> str:
+    """The 95 % interval of the return."""
+    low, high = one.return_interval
+    return f"{low:+.1%} to {high:+.1%}" if math.isfinite(low) else "too few bars"
+
+
+def backtest_fields(one: Backtest) -> dict[str, Any]:
+    """A backtest as `hrm backtest --json` prints it."""
+    return {
+        **vars(one),
+        "datetime": one.datetime.tolist(),
+        "equity": one.equity.tolist(),
+        "buy_and_hold": one.buy_and_hold.tolist(),
+        "trades": [{**vars(trade), "side": trade.side.name} for trade in one.trades],
+        "decisions": {action.name: count for action, count in one.decisions.items()},
+        "won": one.won,
+        "costs": one.costs,
+        "final_return": one.final_return,
+        "buy_and_hold_return": one.buy_and_hold_return,
+        "max_drawdown": one.max_drawdown,
+    }
+
+
+def trace(found: Trace) -> None:
+    """One line per segment."""
+    table = Table(
+        "segment",
+        "change of L",
+        "change of H",
+        "probabilities",
+        "halt, continue",
+        title=escape(outcome(found)),
+        show_lines=True,
+    )
+    for number, segment in enumerate(found.segments, start=1):
+        halt, go_on = segment.decision.q_values
+        table.add_row(
+            str(number),
+            "\n".join(f"{cycle[0]:.2g} to {cycle[-1]:.2g}" for cycle in segment.l_residual),
+            "\n".join(f"{cycle:.2g}" for cycle in segment.h_residual),
+            show.probabilities(segment.decision),
+            f"{halt:.3f}, {go_on:.3f}",
+        )
+    show.out.print(table)
+
+
+def outcome(found: Trace) -> str:
+    """What was decided, after how many segments, and why after those."""
+    decision = found.decision
+    if decision.degraded:
+        return f"{decision.action.name}, for the network's answer was {decision.reason}"
+    lots = f" {decision.quantity:,g} {_counted('lot', decision.quantity)}"
+    made = decision.action.name + ("" if decision.action is Action.HOLD else lots)
+    passes = f"{decision.segments} {_counted('segment', decision.segments)}"
+    halt, go_on = decision.q_values
+    stopped = f"halt {halt:.3f} > continue {go_on:.3f}" if found.halted else "the limit"
+    return f"{made}, after {passes}: {stopped}"
+
+
+def trace_fields(found: Trace) -> dict[str, Any]:
+    """A trace as `hrm trace --json` prints it."""
+    return {
+        "instrument": found.instrument,
+        "timeframe": found.timeframe,
+        "datetime": found.datetime,
+        "close": found.close,
+        "account": vars(found.account),
+        "decision": show.decision_fields(found.decision),
+        "halted": found.halted,
+        "segments": [
+            {
+                "l_residual": segment.l_residual.tolist(),
+                "h_residual": segment.h_residual.tolist(),
+                "decision": show.decision_fields(segment.decision),
+            }
+            for segment in found.segments
+        ],
+    }
+
+
+def _remarks(one: Backtest) -> str:
+    """What a reader of the numbers must know."""
+    remarks = [
+        f"{count:,} {_counted('decision', count)} degraded, {reason}"
+        for reason, count in one.degraded.items()
+    ]
+    if one.unaffordable:
+        openings = _counted("opening", one.unaffordable)
+        remarks.append(f"{one.unaffordable:,} {openings} skipped, not affordable")
+    if one.used_up is not None:
+        remarks.append(f"[red]capital used up on {_day(one.used_up)}[/red]")
+    if one.in_sample:
+        remarks.append("[red]in sample, no evidence: the weights know this stretch[/red]")
+    return "; ".join(remarks)
+
+
+def _day(stamp: int) -> str:
+    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d}"
+
+
+def _counted(name: str, count: float) -> str:
+    return name if count == 1 else f"{name}s"

@@ -1,0 +1,92 @@
+"""How one decision came about: what every step of every segment changed, and what it led to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_runtime.account import Account
+from hrm_runtime.bars import Bars
+from hrm_runtime.decision import Decision
+from hrm_runtime.features import rows
+from hrm_runtime.model import Model, decisions, network_inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One pass of the graph.
+
+    Attributes:
+        l_residual: float32 [N, T], RMS change of z_L at each step of each cycle.
+        h_residual: float32 [N], RMS change of z_H at the end of each cycle.
+        decision: what it would have been, had this segment been the last.
+    """
+
+    l_residual: npt.NDArray[np.float32]
+    h_residual: npt.NDArray[np.float32]
+    decision: Decision
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The decision at the close of the newest bar, and the segments it took.
+
+    Attributes:
+        instrument, timeframe: names.
+        datetime: stamp of that bar.
+        close: its close, in currency.
+        account: at that close.
+        decision: what `Model.decide` answers; that of the last segment.
+        segments: in the order they ran.
+    """
+
+    instrument: str
+    timeframe: str
+    datetime: int
+    close: float
+    account: Account
+    decision: Decision
+    segments: tuple[Segment, ...]
+
+    @property
+    def halted(self) -> bool:
+        """Whether it stopped by itself, q_halt above q_continue, rather than at the limit."""
+        halt, go_on = self.decision.q_values
+        return halt > go_on
+
+
+def trace(model: Model, bars: Bars, account: Account, *, instrument: str, timeframe: str) -> Trace:
+    """What `model.decide` does with these arguments, step by step.
+
+    Raises:
+        TooFewBars, BadAccount, UnknownInstrument, UnknownTimeframe, InferenceFailed: as
+            `Model.decide`.
+    """
+    decision = model.decide(bars, account, instrument=instrument, timeframe=timeframe)
+    contract = model.contract
+    window = rows(bars[len(bars) - contract.bars_needed :], contract.features.history_bars)
+    passes = model.run_segments(
+        *network_inputs(
+            contract,
+            window,
+            account,
+            contract.instrument(instrument),
+            contract.timeframe_id(timeframe),
+        )
+    )
+    return Trace(
+        instrument=instrument,
+        timeframe=timeframe,
+        datetime=window[-1].datetime,
+        close=window[-1].close,
+        account=account,
+        decision=decision,
+        segments=tuple(
+            Segment(
+                l_residual=outputs["l_residual"][0],
+                h_residual=outputs["h_residual"][0],
+                decision=decisions(passes[: number + 1], [account], model.id)[0],
+            )
+            for number, outputs in enumerate(passes)
+        ),
+    )

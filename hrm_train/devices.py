@@ -1,0 +1,106 @@
+"""Where training runs: one process on a CPU or a GPU, or several of them through DDP."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from hrm_train.errors import DeviceMissing
+
+Device = Literal["auto", "cpu", "cuda"]
+
+_RANKS: Final = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables by which launchers number their processes."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Devices to train on.
+
+    Attributes:
+        device: `auto` takes a GPU where there is one.
+        devices: processes on each node, one per GPU; on a CPU they share its cores.
+        nodes: machines, each started with the same command under torchrun.
+    """
+
+    device: Device = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+
+HERE: Final = Where()
+"""One process."""
+
+
+def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
+    """Processes to train on, not launched yet.
+
+    Args:
+        precision: of products on a GPU, `fp32` or `bf16`; a CPU computes in fp32.
+
+    Raises:
+        DeviceMissing: fewer GPUs than asked for.
+    """
+    found, device = torch.cuda.device_count(), where.device
+    if device == "auto":
+        device = "cuda" if found else "cpu"
+    if device == "cuda" and found < where.devices:
+        raise DeviceMissing(
+            f"device: expected {where.devices} CUDA device{'s' * (where.devices > 1)}, found "
+            f"{found}; ask for fewer or for the CPU, or install a torch built for CUDA"
+        )
+    return Fabric(
+        accelerator=device,
+        devices=where.devices,
+        num_nodes=where.nodes,
+        strategy="auto" if where.devices * where.nodes == 1 else "ddp",
+        precision="bf16-mixed" if device == "cuda" and precision == "bf16" else "32-true",
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks for all, as launchers number them."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """Leave the host's random number generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def reproducible(wanted: bool) -> Iterator[None]:
+    """Have torch use algorithms that give the same bits every time, where `wanted`."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(wanted or before, warn_only=warn_only and not wanted)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+def summed(fabric: Fabric, values: Tensor) -> Tensor:
+    """`values`, each summed over all processes."""
+    total = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
+
+
+def gathered(fabric: Fabric, rows: Tensor) -> Tensor:
+    """The rows of all processes, in order of process."""
+    if fabric.world_size == 1:
+        return rows
+    kind = torch.uint8 if rows.dtype == torch.bool else rows.dtype
+    shape = (fabric.world_size, *rows.shape)
+    every = torch.zeros(shape, dtype=kind, device=fabric.device)
+    every[fabric.global_rank] = rows
+    return summed(fabric, every).flatten(0, 1).to(rows.dtype)

@@ -1,0 +1,154 @@
+"""Judgement of a trained checkpoint, or of the folds of a walk forward, on what was kept aside."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrm_runtime.bars import Integers
+from hrm_train.checkpoint import MANIFEST, load_checkpoint
+from hrm_train.errors import CheckpointInvalid, DataInvalid
+from hrm_train.judgement import (
+    Candidate,
+    FoldJudgement,
+    Judgement,
+    judge,
+    judgement,
+    moment,
+    pooled_answers,
+)
+from hrm_train.prepared import TENSORS_SUFFIX, Prepared, prepare
+from hrm_train.settings import Settings
+from hrm_train.split import judged_samples
+from hrm_train.trainer import load_or_prepare
+from hrm_train.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Every checkpoint judged on its own samples, and all of their answers taken together.
+
+    The pooled judgement has the baselines that every fold has.
+    """
+
+    folds: tuple[FoldJudgement, ...]
+    pooled: Judgement
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | Path | Iterable[str | Path],
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Evaluation:
+    """Judge what serving would answer against hindsight, beside simple baselines.
+
+    The baselines learn from those samples of `data` whose label is known before the moment from
+    which a checkpoint is judged: also from those that the network was only validated on.
+
+    Args:
+        checkpoint: a checkpoint folder, or a folder of `fold-1` to `fold-K`.
+        data: bars files, folders of them, or one prepared tensor file.
+        on_progress: called with the samples that the network answered, and those it has to.
+
+    Raises:
+        CheckpointInvalid: it cannot be read, its answers are not finite, or the folds are
+            incomplete or of several trainings.
+        DataInvalid: nothing to judge a checkpoint on, or prepared tensors of names that it does
+            not know.
+        BadBars, SettingsInvalid: as `hrm_train.prepare`.
+    """
+    found = candidates(checkpoint)
+    first = found[0].checkpoint
+    prepared = load_known(first.settings, data, first.description.vocabulary)
+    asked = [samples_to_judge(one, prepared) for one in found]
+    total, done = sum(map(len, asked)), 0
+
+    def on_batch(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, total)
+
+    judged, answered = [], []
+    for one, samples in zip(found, asked, strict=True):
+        fold, answers = judge(one, prepared, samples, on_batch)
+        judged.append(fold)
+        answered.append(answers)
+    most = first.settings.training.max_segments
+    pooled = judgement(prepared, pooled_answers(answered), most)
+    return Evaluation(folds=tuple(judged), pooled=pooled)
+
+
+def candidates(folder: str | Path) -> list[Candidate]:
+    """The checkpoint in `folder`, or its folds 1 to K.
+
+    Raises:
+        CheckpointInvalid: one cannot be read, a fold is missing, or of another training.
+    """
+    folder = Path(folder)
+    matches = (re.fullmatch(r"fold-([1-9]\d*)", path.name) for path in folder.glob("fold-*"))
+    numbers = sorted(int(match[1]) for match in matches if match)
+    if (folder / MANIFEST).exists() or not numbers:
+        return [Candidate(None, folder, load_checkpoint(folder))]
+    if missing := sorted(set(range(1, numbers[-1])) - set(numbers)):
+        raise CheckpointInvalid(
+            f"{folder}: expected fold-1 to fold-{numbers[-1]}, found no "
+            + ", ".join(f"fold-{number}" for number in missing)
+        )
+    paths = [folder / f"fold-{number}" for number in numbers]
+    found = [Candidate(n, p, load_checkpoint(p)) for n, p in zip(numbers, paths, strict=True)]
+    trainings = [(one.checkpoint.settings, one.checkpoint.description.vocabulary) for one in found]
+    for one, training in zip(found, trainings, strict=True):
+        if training != trainings[0]:
+            raise CheckpointInvalid(
+                f"{one.folder}: expected a fold of the same training as {paths[0]}, found other "
+                "settings or a different vocabulary"
+            )
+    return found
+
+
+def load_known(
+    settings: Settings, data: str | Path | Iterable[str | Path], vocabulary: Vocabulary
+) -> Prepared:
+    """Samples under the ids of `vocabulary`; in bars, other names are unknown instruments.
+
+    Raises:
+        DataInvalid: prepared tensors of names that `vocabulary` lacks or has other facts of, or as
+            `load_or_prepare`.
+        BadBars, SettingsInvalid: as `prepare`.
+    """
+    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
+    if not any(path.suffix == TENSORS_SUFFIX for path in paths):
+        return prepare(settings, paths, vocabulary)
+    prepared = load_or_prepare(settings, paths)
+    own = prepared.manifest.vocabulary
+    unknown = sorted(
+        (own.instruments.keys() - vocabulary.instruments.keys())
+        | (own.timeframes.keys() - vocabulary.timeframes.keys())
+    )
+    if unknown:
+        raise DataInvalid(
+            f"{paths[0]}: expected tensors of instruments and timeframes that the checkpoint "
+            f"knows, found also {', '.join(unknown)}; give the bars themselves"
+        )
+    return prepared.renumbered(vocabulary)
+
+
+def samples_to_judge(candidate: Candidate, prepared: Prepared) -> Integers:
+    """The samples that are to judge a checkpoint.
+
+    Raises:
+        DataInvalid: there are none.
+    """
+    description = candidate.checkpoint.description
+    since, until = description.judged_from, description.judged_until
+    horizon = candidate.checkpoint.settings.training.label_horizon
+    samples = judged_samples(prepared, since, until, horizon)
+    if not len(samples):
+        before = "" if until is None else f" and before {moment(until)}"
+        last = int(prepared.sample_stamp.max())
+        raise DataInvalid(
+            f"{candidate.folder}: expected samples to judge it on, {horizon} bars or more after "
+            f"{moment(since)}{before}; the last sample of the data is of {moment(last)}: give "
+            "other bars"
+        )
+    return samples

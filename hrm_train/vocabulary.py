@@ -1,0 +1,93 @@
+"""Instruments and timeframes by name: their ids, which are rows of the tables, and their facts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hrm_runtime.contract import UNKNOWN, Instrument, Timeframe
+from hrm_train.errors import DataInvalid
+from hrm_train.settings import Embeddings, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Instruments and timeframes by name, with their ids and facts."""
+
+    instruments: dict[str, Instrument]
+    timeframes: dict[str, Timeframe]
+
+    @classmethod
+    def of(cls, settings: Settings, series: Iterable[tuple[str, str]]) -> "Vocabulary":
+        """Ids from 1 in sorted order of name; instrument 0 is `unknown`.
+
+        Raises:
+            DataInvalid, SettingsInvalid: as `extended`.
+        """
+        empty = cls(instruments={UNKNOWN: _facts(settings, UNKNOWN, 0)}, timeframes={})
+        return empty.extended(settings, series)
+
+    def extended(self, settings: Settings, series: Iterable[tuple[str, str]]) -> "Vocabulary":
+        """These, unchanged, then the names of `series` that are new: the next ids, in sorted order.
+
+        Args:
+            settings: give the facts of new names.
+            series: (instrument, timeframe) each.
+
+        Raises:
+            DataInvalid: an instrument or timeframe is called `unknown`.
+            SettingsInvalid: the seconds of a new timeframe are not declared.
+        """
+        names = list(series)
+        instruments = {instrument for instrument, _ in names}
+        timeframes = {timeframe for _, timeframe in names}
+        if UNKNOWN in instruments | timeframes:
+            raise DataInvalid(f"expected series by name; {UNKNOWN!r} stands for all others")
+        return Vocabulary(
+            instruments=self.instruments
+            | {
+                name: _facts(settings, name, number)
+                for number, name in enumerate(
+                    sorted(instruments - self.instruments.keys()), start=len(self.instruments)
+                )
+            },
+            timeframes=self.timeframes
+            | {
+                name: Timeframe(id=number, seconds=settings.seconds(name))
+                for number, name in enumerate(
+                    sorted(timeframes - self.timeframes.keys()), start=1 + len(self.timeframes)
+                )
+            },
+        )
+
+    def require_rows(self, limits: Embeddings) -> None:
+        """Hold the number of names to the rows of the tables.
+
+        Raises:
+            DataInvalid: there are more names.
+        """
+        for name, most, count in (
+            ("max_instruments", limits.max_instruments, len(self.instruments) - 1),
+            ("max_timeframes", limits.max_timeframes, len(self.timeframes)),
+        ):
+            if count > most:
+                raise DataInvalid(f"embeddings.{name}: expected at least {count}, was {most}")
+
+    def instrument(self, name: str) -> Instrument:
+        """The facts of `name`, those of `unknown` where it is not in the vocabulary."""
+        return self.instruments.get(name, self.instruments[UNKNOWN])
+
+    def timeframe(self, settings: Settings, name: str) -> Timeframe:
+        """The timeframe `name`, with id 0 where it is not in the vocabulary."""
+        known = self.timeframes.get(name)
+        return known or Timeframe(id=0, seconds=settings.seconds(name))
+
+
+def _facts(settings: Settings, name: str, number: int) -> Instrument:
+    facts = settings.instrument_facts(name)
+    return Instrument(
+        id=number,
+        type=facts.type,
+        lot_size=facts.lot_size,
+        tick_size=facts.tick_size,
+        premium_min=facts.option_premium_range[0],
+        premium_max=facts.option_premium_range[1],
+    )

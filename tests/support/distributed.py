@@ -1,0 +1,41 @@
+"""Twenty steps in one process or several: `python distributed.py PROCESSES OUT`, in float64."""
+
+import sys
+
+import torch
+from lightning_fabric import Fabric
+from planted import planted
+
+from hrm_train.act import Order
+from hrm_train.run import Run
+from hrm_train.settings import PRESETS, parse_settings
+from hrm_train.split import chronological_split
+from hrm_train.trainer import evaluate, initial_model
+
+STEPS = 20
+SLOTS = 64
+
+
+def main(processes: int, out: str, least: int) -> None:
+    """Write the losses, the state and the validation after `STEPS` steps to `out`."""
+    torch.set_num_threads(1)
+    training = {**PRESETS["tiny"]["training"], "batch_size": SLOTS, "warmup_steps": 3}
+    training |= {"max_segments": 3, "min_segments": least, "ema_decay": 0.5}
+    settings = parse_settings({**PRESETS["tiny"], "training": training})
+    prepared = planted(settings, 1400, seed=1)
+    split = chronological_split(prepared, 0.2, settings.training.label_horizon)
+    fabric = Fabric(
+        accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto"
+    )
+    fabric.launch()
+    model = initial_model(settings, prepared, split).double()
+    run = Run(fabric, model, prepared, Order(split.train, SLOTS, settings.training))
+    losses = [run.advance(f"step {step}").losses for step in range(STEPS)]
+    state = run.capture()
+    epoch = evaluate(fabric, run.average.model, run.tensors, split.validation, 1, 0.0)
+    if fabric.is_global_zero:
+        torch.save({"losses": losses, "state": state, "epoch": vars(epoch)}, out)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,78 @@
+"""The tiny preset learns a planted rule, and nothing where there is none."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import ATTAINABLE, planted
+
+from hrm_train import train
+from hrm_train.devices import HERE, open_fabric
+from hrm_train.prepared import Prepared
+from hrm_train.run import Tensors
+from hrm_train.settings import PRESETS, Settings, parse_settings
+from hrm_train.trainer import evaluate
+
+UNSEEN = 2_000
+"""Bars of each unseen series."""
+
+
+def tiny(**training: Any) -> Settings:
+    return parse_settings(
+        {**PRESETS["tiny"], "training": {**PRESETS["tiny"]["training"], **training}}
+    )
+
+
+def accuracy_on_unseen_series(settings: Settings, tensors: Prepared, folder: Path) -> float:
+    """Of the best epoch, on series of another seed."""
+    tensors.save(folder / "planted.safetensors")
+    checkpoint = train(settings, folder / "planted.safetensors", folder / "checkpoint")
+    unseen = planted(settings, UNSEEN, seed=2)
+    fabric = open_fabric(HERE)
+    window = settings.network.input.window
+    everything = np.arange(len(unseen))
+    found = evaluate(fabric, checkpoint.model, Tensors(unseen, window), everything, 1, 0.0)
+    return found.accuracy
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_it_learns_a_rule_of_several_bars_the_account_and_the_instrument(tmp_path: Path) -> None:
+    settings = tiny(epochs=3, learning_rate=3e-3)
+    found = accuracy_on_unseen_series(settings, planted(settings, 22_000, seed=1), tmp_path)
+    assert found >= 0.95 * ATTAINABLE
+    assert found <= ATTAINABLE + 0.02  # more would be more than there is to know
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_it_stays_at_chance_where_labels_are_shuffled(tmp_path: Path) -> None:
+    settings = tiny(epochs=2, learning_rate=3e-3)
+    tensors = planted(settings, 5_000, seed=1)
+    rng = np.random.default_rng(3)
+    returns = tensors.sample_returns.copy()
+    for side in (-1, 0, 1):  # among samples with the same legal actions
+        own = np.flatnonzero(tensors.sample_account[:, 0] == side)
+        returns[own] = returns[rng.permutation(own)]
+    shuffled = replace(tensors, sample_returns=returns)
+    found = accuracy_on_unseen_series(settings, shuffled, tmp_path)
+    unseen = planted(settings, UNSEEN, seed=2)
+    assert found == pytest.approx(chance(unseen), abs=0.03)
+
+
+def chance(prepared: Prepared) -> float:
+    """The accuracy of always the same action on each side, the most frequent best one."""
+    best = np.nan_to_num(prepared.sample_returns, nan=-np.inf).argmax(axis=1)
+    hits = 0
+    for side in (-1, 0, 1):
+        hits += np.bincount(best[prepared.sample_account[:, 0] == side]).max()
+    return float(hits) / len(prepared)
