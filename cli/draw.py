@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from cli.report import interval_text, outcome
 from hrm_runtime import Action, BadInput
@@ -188,6 +189,9 @@ def _residuals(panel: Axes, found: Trace) -> None:
         )
         _label(panel, (number + 0.5) * _span(found), 1.0, f"segment {number + 1}", 4)
     panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.15)
     panel.set_ylabel("RMS change of a state")
     _legend(

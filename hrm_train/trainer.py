@@ -373,8 +373,8 @@ def _train(
     kept = held_out(settings, prepared, split)
     fabric.barrier()  # nothing is written before all have read
     with own_random_numbers(fabric.device), reproducible(training.deterministic):
-        slots = min(training.batch_size, len(split.train))
-        slots -= slots % fabric.world_size
+        each = min(training.batch_size, len(split.train)) // fabric.world_size
+        slots = max(1, each) * fabric.world_size
         run = Run(fabric, model, prepared, Order(split.train, slots, training))
         position = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
         if state is not None:
