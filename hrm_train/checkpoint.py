@@ -197,8 +197,15 @@ class CheckpointWriter:
         hashes = {file: _sha256(self.folder / file) for file in (SETTINGS, WINDOWS, name)}
         sealed = seal(replace(description, files=hashes))
         self.write(MANIFEST, lambda path: path.write_bytes(sealed))
+
+    def keep_only(self, best_epoch: int) -> None:
+        """Remove the weights of other epochs.
+
+        Not before the state that knows of `best_epoch` is saved: a run resumed from an earlier one
+        may need them again.
+        """
         for old in self.folder.glob(best_file("*")):
-            if old.name != name:
+            if old.name != best_file(best_epoch):
                 old.unlink(missing_ok=True)
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:

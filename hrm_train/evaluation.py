@@ -103,6 +103,13 @@ def candidates(folder: str | Path) -> list[Candidate]:
                 f"{one.folder}: expected a fold of the same training as {paths[0]}, found other "
                 "settings or a different vocabulary"
             )
+    spans = [one.checkpoint.description for one in found]
+    ends = [one.judged_until for one in spans]
+    if ends != [*(one.judged_from for one in spans[1:]), None]:
+        raise CheckpointInvalid(
+            f"{folder}: expected folds of one walk, each judged until the next one begins; found "
+            f"{len(found)} that do not follow on each other: train them to the end, with --resume"
+        )
     return found
 
 

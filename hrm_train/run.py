@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hrm_train.act import Drawn, Order, Slots
 from hrm_train.devices import gathered, summed
-from hrm_train.errors import TrainingDiverged
+from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.model import HierarchicalReasoningModel, VocabularyEmbedding
 from hrm_train.prepared import Prepared
 from hrm_train.segment import LOSSES, TrainingSegment
@@ -130,6 +130,7 @@ class Run:
         model: HierarchicalReasoningModel,
         prepared: Prepared,
         order: Order,
+        untrained: tuple[set[int], set[int]] = (set(), set()),
     ) -> None:
         training = model.settings.training
         optimizer = torch.optim.AdamW(
@@ -140,6 +141,7 @@ class Run:
         self.module, self.optimizer = fabric.setup(TrainingSegment(model), optimizer)
         self.average = Average(model, training.ema_decay)
         self.order = order
+        self._untrained = tuple(map(sorted, untrained))
         weight = model.q_head.logits.weight
         window = model.settings.network.input.window
         self.tensors = Tensors(prepared, window, fabric.device, weight.dtype)
@@ -195,6 +197,14 @@ class Run:
         self._count()
         return Step(found, int(finished), int(segments))
 
+    def share_unknown(self) -> None:
+        """Let the names that no training sample has be decided for as unknown ones are."""
+        for model in (self.model, self.average.model):
+            network = model.input_network
+            tables = (network.instrument_embedding.weight, network.timeframe_embedding.weight)
+            for weight, rows in zip(tables, self._untrained, strict=True):
+                weight.data[rows] = weight.data[0].clone()
+
     def capture(self) -> dict[str, Tensor]:
         """Everything the next step depends on, by name; the same in every process.
 
@@ -222,6 +232,12 @@ class Run:
             moments.setdefault(int(index), {})[moment] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        saved = len(tensors["slots/count"])
+        if saved != self.order.slots:
+            raise CheckpointInvalid(
+                f"the saved state: expected {self.order.slots} samples in work at once, found "
+                f"{saved}; resume with the number of processes it was begun with"
+            )
         own = torch.from_numpy(self.slots.number)
         for name, tensor in self._slots().items():
             tensor.copy_(_part(tensors, "slots")[name][own])
@@ -255,15 +271,13 @@ class Run:
         bad = [name for name, value in numbers.items() if not math.isfinite(value)]
         if not bad:
             return
-        samples = self.slots.drawn.sample
-        features, account, _, _ = self.tensors.inputs(
-            torch.from_numpy(samples).to(self.tensors.device)
-        )
-        lots = self.tensors.labels(torch.from_numpy(samples).to(self.tensors.device))[1]
-        broken = ~(
-            features.isfinite().all(-1).all(-1) & account.isfinite().all(-1) & lots.isfinite()
-        )
-        named = samples[broken.cpu().numpy()][:5].tolist()
+        samples = torch.from_numpy(self.slots.drawn.sample).to(self.tensors.device)
+        features, account, _, _ = self.tensors.inputs(samples)
+        returns, lots = self.tensors.labels(samples)
+        sound = features.isfinite().all(-1).all(-1) & account.isfinite().all(-1)
+        sound &= lots.isfinite() & returns.isfinite().any(-1)  # NaN marks an illegal action
+        broken = gathered(self.fabric, ~sound)
+        named = gathered(self.fabric, samples)[broken][:5].tolist()
         raise TrainingDiverged(
             f"{where}: expected finite losses and gradient, found no number in {', '.join(bad)}; "
             + (

@@ -36,9 +36,11 @@ def rollout(
         for _ in range(model.cycles - 1):
             zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, model.timesteps)
             zL_BSD = model.reset_l_module(zL_BSD)
+    torch.clear_autocast_cache()  # older versions keep casts made without gradient
     with torch.set_grad_enabled(recording and gradient != "one_step"):
         for _ in range(model.timesteps - 1):
             zL_BSD = model.low(zL_BSD, zH_BSD, x_BSD)
+    torch.clear_autocast_cache()
     zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, timesteps=1)
     return zH_BSD, zL_BSD
 

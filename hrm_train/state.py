@@ -13,6 +13,8 @@ from hrm_runtime.schema import SchemaMismatch, build
 from hrm_train.checkpoint import Epoch
 from hrm_train.errors import CheckpointInvalid
 
+FORMAT_VERSION: Final = 1
+
 _KEY: Final = "training"
 
 
@@ -53,6 +55,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
+    format_version: int
     origin: Origin
     position: Position
 
@@ -67,7 +70,7 @@ class State:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        stored = _Stored(origin=self.origin, position=self.position)
+        stored = _Stored(format_version=FORMAT_VERSION, origin=self.origin, position=self.position)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         # not `save_file`, which leaves a file of its own beside this one when it is killed
         path.write_bytes(save(tensors, {_KEY: json.dumps(asdict(stored))}))
@@ -85,6 +88,11 @@ class State:
                 stored = build(_Stored, json.loads((file.metadata() or {})[_KEY]))
         except (OSError, SafetensorError, KeyError, ValueError, SchemaMismatch) as error:
             raise CheckpointInvalid(f"{path}: expected a state of training: {error}") from error
+        if stored.format_version != FORMAT_VERSION:
+            raise CheckpointInvalid(
+                f"{path}: expected format version {FORMAT_VERSION}, found {stored.format_version}; "
+                "resume with the library that wrote it, or go on from its weights with --init-from"
+            )
         return cls(stored.origin, stored.position, tensors)
 
 

@@ -48,6 +48,7 @@ from hrm_train.split import (
     account_statistics,
     chronological_split,
     feature_statistics,
+    judged_samples,
     walk_forward,
 )
 from hrm_train.state import Origin, Position, State, require_same
@@ -120,6 +121,13 @@ def train(
     training = settings.training
     split = chronological_split(prepared, training.validation_fraction, training.label_horizon)
     known = 0 if source is None else source.description.judged_from
+    unseen = judged_samples(prepared, known, None, training.label_horizon)
+    split = replace(split, validation=np.intersect1d(split.validation, unseen))
+    if not len(split.validation):
+        raise DataInvalid(
+            f"{init_from}: expected bars to validate on that are later than what this checkpoint "
+            "knows, found none; give later bars"
+        )
     plan = Plan(settings, prepared, split, max(split.boundary, known), None, source)
     fabric.launch()
     return _train(fabric, plan, writer, resume, on_progress)
@@ -258,6 +266,7 @@ def fit(
         number = len(position.epochs) + 1
         if run.waiting and run.started >= number * many:
             loss = position.loss_sum / position.loss_steps
+            run.share_unknown()
             epoch = evaluate(run.fabric, run.average.model, run.tensors, validation, number, loss)
             position = replace(
                 position, epochs=(*position.epochs, epoch), loss_sum=0.0, loss_steps=0
@@ -304,7 +313,7 @@ def evaluate(
     model.eval()
     sums = torch.zeros(5, dtype=torch.float64, device=tensors.device)
     own = torch.from_numpy(samples[fabric.global_rank :: fabric.world_size]).to(tensors.device)
-    for chosen in own.split(training.batch_size):
+    for chosen in own.split(training.batch_size) if len(own) else ():
         outputs, segments_B = served(model, *tensors.inputs(chosen))
         returns_B5, lots_B = tensors.labels(chosen)
         loss = answer_losses(outputs, returns_B5, lots_B, training).total
@@ -357,10 +366,23 @@ def _train(
 ) -> Checkpoint:
     settings, split = plan.settings, plan.split
     training, origin = settings.training, plan.origin
+    slots = min(training.batch_size, len(split.train))
+    slots -= slots % fabric.world_size
+    if not slots:
+        raise DataInvalid(
+            f"expected at least {fabric.world_size} training samples, one per process, found "
+            f"{len(split.train)}; train in fewer processes or give more bars"
+        )
     state = _saved(writer.folder, origin) if resume else None
+    resumed = torch.tensor(float(state is not None), device=fabric.device)
+    if summed(fabric, resumed.clone()) != fabric.world_size * resumed:
+        raise CheckpointInvalid(
+            f"{writer.folder}: expected a folder that all machines share, found a state of "
+            "training on some of them only"
+        )
     if plan.source is None:
         model = initial_model(settings, plan.prepared, split)
-        prepared = plan.prepared
+        prepared, untrained = plan.prepared, _untrained(plan.prepared, split.train)
     else:
         series = plan.prepared.manifest.series
         model, vocabulary = extended(
@@ -370,12 +392,16 @@ def _train(
             [(one.instrument, one.timeframe) for one in series if one.skipped is None],
         )
         prepared = plan.prepared.renumbered(vocabulary)
+        before = plan.source.description.vocabulary
+        instruments, timeframes = _untrained(prepared, split.train)
+        untrained = (  # what the source knew it was trained on
+            instruments - {one.id for one in before.instruments.values()},
+            timeframes - {one.id for one in before.timeframes.values()},
+        )
     kept = held_out(settings, prepared, split)
     fabric.barrier()  # nothing is written before all have read
     with own_random_numbers(fabric.device), reproducible(training.deterministic):
-        each = min(training.batch_size, len(split.train)) // fabric.world_size
-        slots = max(1, each) * fabric.world_size
-        run = Run(fabric, model, prepared, Order(split.train, slots, training))
+        run = Run(fabric, model, prepared, Order(split.train, slots, training), untrained)
         position = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
         if state is not None:
             run.restore(state.tensors, state.position.step)
@@ -394,8 +420,21 @@ def _train(
             if ended or fabric.broadcast(due):
                 _save(writer, run, origin, position)
                 saved = time.monotonic()
+                _tidy(writer, run, position.epochs)
+        _tidy(writer, run, position.epochs)  # a kill may have come between saving and this
     fabric.barrier()
     return load_checkpoint(writer.folder)
+
+
+def _untrained(prepared: Prepared, train: npt.NDArray[np.int64]) -> tuple[set[int], set[int]]:
+    """The ids of instruments and of timeframes that no training sample has."""
+    vocabulary = prepared.manifest.vocabulary
+    return (
+        {one.id for one in vocabulary.instruments.values()}
+        - {0, *prepared.sample_instrument[train].tolist()},
+        {one.id for one in vocabulary.timeframes.values()}
+        - {0, *prepared.sample_timeframe[train].tolist()},
+    )
 
 
 def _saved(folder: Path, origin: Origin) -> State | None:
@@ -419,10 +458,19 @@ def _save(writer: CheckpointWriter, run: Run, origin: Origin, position: Position
         writer.write(LAST, state.save)
 
 
+def _tidy(writer: CheckpointWriter, run: Run, epochs: tuple[Epoch, ...]) -> None:
+    if epochs and run.fabric.is_global_zero:
+        writer.keep_only(_best(epochs).number)
+
+
+def _best(epochs: tuple[Epoch, ...]) -> Epoch:
+    return min(epochs, key=lambda epoch: epoch.validation_loss)
+
+
 def _describe(
     writer: CheckpointWriter, plan: Plan, prepared: Prepared, run: Run, epochs: tuple[Epoch, ...]
 ) -> None:
-    best = min(epochs, key=lambda epoch: epoch.validation_loss)
+    best = _best(epochs)
     writer.describe(
         Description(
             format_version=FORMAT_VERSION,

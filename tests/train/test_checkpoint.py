@@ -135,8 +135,11 @@ def test_the_best_weights_stay_while_they_are_the_best_and_then_give_way(
         losses.append(loss)
         model.value_head.value.bias.data.fill_(number)
         is_best = loss == min(losses) and losses.count(loss) == 1
+        kept = {path.name for path in writer.folder.glob("best-*")}
         writer.describe(described(prepared, split, losses), model if is_best else None)
         checkpoint = load_checkpoint(writer.folder)
+        assert kept <= {path.name for path in writer.folder.glob("best-*")}  # not gone before
+        writer.keep_only(checkpoint.description.best_epoch)
         best.append(checkpoint.model.value_head.value.bias.item())
         assert len(checkpoint.description.epochs) == number
         assert only(writer.folder, BEST).name == best_file(checkpoint.description.best_epoch)
@@ -463,4 +466,5 @@ def test_a_description_that_cannot_be_written_leaves_the_one_before_whole(
     monkeypatch.undo()
     writer.describe(described(prepared, split, [2.0, 1.0]), model)  # once there is space
     assert load_checkpoint(writer.folder).description.best_epoch == 2
+    writer.keep_only(2)
     assert only(writer.folder, BEST).name == "best-2.safetensors"

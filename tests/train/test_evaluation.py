@@ -374,3 +374,11 @@ def test_training_on_other_data_than_it_is_judged_on(
     found = evaluate(tmp_path / "checkpoint", bars_folder / "Reliance_5.csv")
     assert found.pooled.samples > 100
     assert set(found.pooled.predictors) == set(PREDICTORS)
+
+
+def test_a_walk_that_was_stopped_is_not_judged_as_if_it_were_whole(
+    folds_folder: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folds_folder / "fold-1", tmp_path / "fold-1")
+    with pytest.raises(CheckpointInvalid, match="found 1 that do not follow on each other"):
+        evaluate(tmp_path, [bars_folder])

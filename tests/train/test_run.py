@@ -16,7 +16,7 @@ from torch import Tensor
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.act import Drawn, Order, Slots
 from hrm_train.devices import HERE, open_fabric
-from hrm_train.errors import TrainingDiverged
+from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.prepared import Prepared
 from hrm_train.run import Average, Run, Tensors
 from hrm_train.segment import LOSSES, TrainingSegment
@@ -418,3 +418,16 @@ def test_a_batch_hides_the_identities_that_are_to_be_hidden_and_nothing_else(
     assert [tensor.dtype for tensor in found] == [
         torch.float64, torch.float64, torch.int64, torch.int64, torch.float64, torch.float64,
     ]  # fmt: skip
+
+
+def test_a_state_of_another_number_of_slots_is_refused(
+    settings: Settings, prepared: Prepared, split: Split
+) -> None:
+    run = begun(initial_model(settings, prepared, split), prepared, split.train)
+    captured = run.capture()
+    count = len(captured["slots/count"])
+    captured["slots/count"] = captured["slots/count"][:-1]
+    with pytest.raises(
+        CheckpointInvalid, match=f"expected {count} samples in work at once, found {count - 1}"
+    ):
+        run.restore(captured, 0)

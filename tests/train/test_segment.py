@@ -392,3 +392,16 @@ def test_under_autocast_the_heads_and_the_losses_stay_in_full_precision(
     targets = torch.stack((torch.tensor(correct).float(), go_on), dim=1)
     halting = torch.nn.functional.binary_cross_entropy(q_values, targets, reduction="none")
     torch.testing.assert_close(losses[3], halting.sum(dim=1).mean())
+
+
+@pytest.mark.parametrize("gradient", ["one_step", "last_cycle", "full"])
+def test_under_autocast_every_weight_still_gets_its_gradient(
+    gradient: str, make_settings: MakeSettings, make_model: MakeModel, batch: Batch
+) -> None:
+    model = make_model(make_settings(looped(2, 2) | {"training.gradient": gradient}))
+    last = torch.zeros(9, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):  # casts made without gradient come first
+        losses = TrainingSegment(model)(*batch.arrays, *carried(model), last)[0]
+    losses[-1].backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []

@@ -199,3 +199,13 @@ def test_data_split_or_source_that_differ_are_named(
     )
     with pytest.raises(CheckpointInvalid, match=re.escape(f"but it differs in {named}; resume")):
         require_same(saved, replace(saved, **changes), Path("last"))
+
+
+def test_a_state_of_another_format_is_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrm_train.state.FORMAT_VERSION", 2)
+    state(settings).save(tmp_path / "last")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointInvalid, match="last: expected format version 1, found 2; resume"):
+        State.load(tmp_path / "last")

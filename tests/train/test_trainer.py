@@ -967,10 +967,14 @@ def test_what_a_source_knew_never_judges_what_went_on_from_it(
     data = prepare_series(settings, {("Nifty", "5"): moved(random_bars(300), days)})
     data.save(tmp_path / "bars.safetensors")
     own = chronological_split(data, 0.4, HORIZON).boundary
-    checkpoint = train(settings, tmp_path / "bars.safetensors", tmp_path / "out", init_from=source)
-    description = checkpoint.description
     assert (own > known) == (days > 0)
-    assert (description.boundary, description.judged_from) == (max(own, known), max(own, known))
+    arguments = (settings, tmp_path / "bars.safetensors", tmp_path / "out")
+    if days < 0:
+        with pytest.raises(DataInvalid, match="expected bars to validate on that are later than"):
+            train(*arguments, init_from=source)
+        return
+    description = train(*arguments, init_from=source).description
+    assert (description.boundary, description.judged_from) == (own, own)
     assert description.judged_until is None
 
 
@@ -1229,3 +1233,52 @@ def test_training_from_tensors_needs_neither_bars_nor_serving(
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
     train(settings, tensors, tmp_path / "here")
     assert content(tmp_path / "elsewhere") == content(tmp_path / "here")
+
+
+# several machines and processes, names that come too late
+
+
+def test_a_name_without_training_samples_is_decided_for_as_unknown(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings({"training.epochs": 1})
+    bars = moved(random_bars(260, seed=8, seconds=900), 3)
+    series = {("Nifty", "5"): random_bars(1_100, seed=7), ("Tcs", "15"): bars}
+    prepared = prepare_series(settings, series)
+    split = chronological_split(prepared, 0.2, HORIZON)
+    own = prepared.sample_instrument
+    assert set(own[split.train].tolist()) == {1}
+    assert set(own[split.validation].tolist()) >= {2}
+    prepared.save(tmp_path / "bars.safetensors")
+    checkpoint = train(settings, tmp_path / "bars.safetensors", tmp_path / "out")
+    network = checkpoint.model.input_network
+    for table, trained, late in (
+        (network.instrument_embedding.weight, 1, 2),  # Nifty, Tcs
+        (network.timeframe_embedding.weight, 2, 1),  # 5, 15
+    ):
+        assert_equal(table[late], table[0])
+        assert (table[trained] != table[0]).any()
+        assert (table[3] != table[0]).any()  # a spare row stays as drawn
+
+
+def test_a_state_on_some_machines_only_is_refused(
+    settings: Settings, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "summed", lambda *_: torch.tensor(1.0))  # another one has it
+    with pytest.raises(CheckpointInvalid, match="expected a folder that all machines share"):
+        train(settings, tensors, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_samples_than_processes_are_refused(
+    settings: Settings,
+    tensors: Path,
+    split: Split,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    none = replace(split, train=split.train[:0])
+    monkeypatch.setattr(trainer, "chronological_split", lambda *_: none)
+    with pytest.raises(DataInvalid, match="at least 1 training samples, one per process, found 0"):
+        train(settings, tensors, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
