@@ -30,12 +30,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812, its usual name
 
 from hrm_runtime.actions import Action
-from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_runtime.columns import ACCOUNT, FEATURES
 from hrm_train.act import Order
 from hrm_train.devices import Device, Where, open_fabric, own_random_numbers
 from hrm_train.losses import answer_losses, best_actions
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import FORMAT_VERSION, Manifest, Prepared, basis
+from hrm_train.prepared import Manifest, Prepared
 from hrm_train.run import Run, Tensors
 from hrm_train.segment import Gradient, rollout
 from hrm_train.settings import Settings, parse_settings
@@ -247,15 +247,7 @@ def draw_chains(settings: Settings, count: int, seed: int) -> tuple[Prepared, Id
     returns[np.arange(count), ANSWERS[arriving]] = 0.0
     newest = NODES * np.arange(count) + NODES - 1
     return Prepared(
-        Manifest(
-            format_version=FORMAT_VERSION,
-            feature_version=FEATURE_VERSION,
-            features=FEATURES,
-            account=ACCOUNT,
-            vocabulary=Vocabulary.of(settings, [("Chain", "1")]),
-            basis=basis(settings),
-            series=(),
-        ),
+        Manifest.of(settings, Vocabulary.of(settings, [("Chain", "1")]), ()),
         bar_stamp=np.arange(NODES * count),
         bar_price=np.ones((NODES * count, 4)),
         row_bar=np.arange(NODES * count),

@@ -303,9 +303,7 @@ def predict(
     from hrm_runtime import load
 
     model = load(artifact)
-    account = Account(
-        capital, position, entry_price, unrealized_pnl, position != 0, distance_to_trail
-    )
+    account = _account(capital, position, entry_price, unrealized_pnl, distance_to_trail)
     closed = read_bars(bars, readers())
     decision = model.decide(closed, account, instrument=instrument, timeframe=timeframe)
     if as_json:
@@ -397,9 +395,7 @@ def trace(
     from hrm_runtime.trace import trace as follow
 
     draw.require_picture(out)
-    account = Account(
-        capital, position, entry_price, unrealized_pnl, position != 0, distance_to_trail
-    )
+    account = _account(capital, position, entry_price, unrealized_pnl, distance_to_trail)
     model, series = load(artifact), read_series(bars, readers())
     if len(series) != 1:
         raise BadInput(f"{bars}: expected one bars file, found {len(series)}")
@@ -427,6 +423,12 @@ def demo(
 
     if not run(out):
         raise typer.Exit(GATE_FAILED)
+
+
+def _account(
+    capital: float, position: float, entry_price: float, unrealized_pnl: float, trail: float
+) -> Account:
+    return Account(capital, position, entry_price, unrealized_pnl, position != 0, trail)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
+from hrm_runtime.bars import moment
 from hrm_runtime.contract import Stage
 
 if TYPE_CHECKING:
@@ -57,23 +58,24 @@ def working(text: str) -> Iterator[None]:
 @contextmanager
 def counting(text: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar on a terminal, a line elsewhere; what it yields is called at each step."""
-    if not err.is_terminal:
-        note(f"{text}, {total:,} of them")
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
+    with _bar(text, f"{text}, {total:,} of them", total) as (progress, task):
         yield lambda: progress.advance(task)
 
 
 @contextmanager
 def advancing(text: str) -> Iterator[Callable[[int, int], None]]:
     """As `counting`, where the steps are told while they are made: those done, and all."""
+    with _bar(text, text, None) as (progress, task):
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+@contextmanager
+def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
     if not err.is_terminal:
-        note(text)
+        note(line)
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
+        yield progress, progress.add_task(text, total=total)
 
 
 def silence() -> None:
@@ -214,14 +216,13 @@ def parity(stages: Sequence[Stage]) -> None:
 def contract(promised: Contract) -> None:
     """The contract on one screen."""
     graph, features = promised.graph, promised.features
-    trained_until = promised.provenance.trained_until
     table = Table("", "", title=escape(promised.name), show_header=False)
     trading = ", ".join(f"{name} {value:g}" for name, value in vars(promised.trading).items())
     for name, value in (
         ("created", promised.created),
         ("digest", promised.digest),
         ("checkpoint", promised.provenance.checkpoint_sha256),
-        ("trained until", f"{datetime.fromtimestamp(trained_until, UTC):%Y-%m-%d %H:%M} UTC"),
+        ("trained until", moment(promised.provenance.trained_until)),
         ("graph", f"{graph.cycles} cycles x {graph.timesteps} timesteps, {graph.precision}"),
         ("states", f"{graph.tokens} tokens, H {graph.h_dim} wide, L {graph.l_dim} wide"),
         ("L reset between cycles", "yes" if graph.reset_l else "no"),

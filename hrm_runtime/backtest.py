@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from typing import Final
@@ -18,7 +17,7 @@ import numpy as np
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action, Side
-from hrm_runtime.bars import Bars, Floats, Integers
+from hrm_runtime.bars import Bars, Floats, Integers, moment
 from hrm_runtime.book import Book, Exit, Trade
 from hrm_runtime.bootstrap import LEAST_BLOCKS, interval
 from hrm_runtime.contract import LATEST_MOMENT, Contract, Features
@@ -213,10 +212,10 @@ def decision_bars(
     first = max(needed - 1, int(np.searchsorted(bars.datetime, wanted)))
     if first >= len(bars) - 1:
         raise BadBars(
-            f"{name}: expected at least two bars from {_date(wanted)} on, found the last of "
-            f"{len(bars)} at {_date(int(bars.datetime[-1]))}; the weights were trained on what was "
-            f"known before {_date(trained_until)}: give later bars, or an earlier `since` to look "
-            "at what they have seen"
+            f"{name}: expected at least two bars from {moment(wanted)} on, found the last of "
+            f"{len(bars)} at {moment(int(bars.datetime[-1]))}; the weights were trained on what "
+            f"was known before {moment(trained_until)}: give later bars, or an earlier `since` to "
+            "look at what they have seen"
         )
     return range(first, len(bars) - 1)
 
@@ -280,7 +279,3 @@ def _buy_and_hold(bars: Bars, capital: float, cost_fraction: float) -> Floats:
     equity[0] = capital
     equity[-1] *= 1.0 - cost_fraction
     return equity
-
-
-def _date(moment: int) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -217,6 +218,11 @@ def read_series(
                 raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
             files[name] = file
     return {name: read_bars(file, readers) for name, file in sorted(files.items())}
+
+
+def moment(stamp: int) -> str:
+    """Epoch seconds, to be read."""
+    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def real_numbers(value: object) -> npt.NDArray[Any]:

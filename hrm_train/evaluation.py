@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrm_runtime.bars import Integers
+from hrm_runtime.bars import Integers, moment
 from hrm_train.checkpoint import MANIFEST, load_checkpoint
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
@@ -14,13 +14,11 @@ from hrm_train.judgement import (
     Judgement,
     judge,
     judgement,
-    moment,
     pooled_answers,
 )
-from hrm_train.prepared import TENSORS_SUFFIX, Prepared, prepare
+from hrm_train.prepared import Prepared, load_or_prepare
 from hrm_train.settings import Settings
 from hrm_train.split import judged_samples
-from hrm_train.trainer import load_or_prepare
 from hrm_train.vocabulary import Vocabulary
 
 
@@ -124,10 +122,10 @@ def load_known(
         BadBars, SettingsInvalid: as `prepare`.
     """
     paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
-    if not any(path.suffix == TENSORS_SUFFIX for path in paths):
-        return prepare(settings, paths, vocabulary)
-    prepared = load_or_prepare(settings, paths)
+    prepared = load_or_prepare(settings, paths, vocabulary)
     own = prepared.manifest.vocabulary
+    if own == vocabulary:
+        return prepared
     unknown = sorted(
         (own.instruments.keys() - vocabulary.instruments.keys())
         | (own.timeframes.keys() - vocabulary.timeframes.keys())

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 
-from hrm_runtime.bars import Floats, Integers
+from hrm_runtime.bars import Floats, Integers, moment
 from hrm_train.baselines import baselines
 from hrm_train.calibration import Calibration, calibration
 from hrm_train.checkpoint import Checkpoint
@@ -194,8 +193,3 @@ def pooled_answers(parts: Sequence[Answers]) -> Answers:
         q_halt=np.concatenate([part.q_halt for part in parts]),
         segments=np.concatenate([part.segments for part in parts]),
     )
-
-
-def moment(stamp: int) -> str:
-    """Epoch seconds, to be read."""
-    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"

@@ -38,10 +38,15 @@ def regrets(returns_B5: Tensor) -> Tensor:
     return legal_B5.amax(dim=-1, keepdim=True) - legal_B5
 
 
+def chosen_regrets(logits_B5: Tensor, returns_B5: Tensor) -> Tensor:
+    """[B]: what the action with the largest logit gives up, in ATR."""
+    chosen_B1 = logits_B5.argmax(dim=-1, keepdim=True)
+    return regrets(returns_B5).gather(-1, chosen_B1).squeeze(-1)
+
+
 def best_actions(logits_B5: Tensor, returns_B5: Tensor) -> Tensor:
     """Bool [B]: whether the action with the largest logit is a best one in hindsight."""
-    chosen_B1 = logits_B5.argmax(dim=-1, keepdim=True)
-    return regrets(returns_B5).gather(-1, chosen_B1).squeeze(-1) == 0
+    return chosen_regrets(logits_B5, returns_B5) == 0
 
 
 def answer_losses(

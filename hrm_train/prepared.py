@@ -74,6 +74,19 @@ class Manifest:
     basis: dict[str, Any]
     series: tuple[Series, ...]
 
+    @classmethod
+    def of(cls, settings: Settings, vocabulary: Vocabulary, series: Iterable[Series]) -> "Manifest":
+        """Of tensors that this library makes with `settings`."""
+        return cls(
+            format_version=FORMAT_VERSION,
+            feature_version=FEATURE_VERSION,
+            features=FEATURES,
+            account=ACCOUNT,
+            vocabulary=vocabulary,
+            basis=basis(settings),
+            series=tuple(series),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -317,20 +330,35 @@ def prepare_series(
         timeframe = vocabulary.timeframe(settings, timeframe_name)
         arrays["sample_instrument"] = np.full(count, vocabulary.instrument(name).id)
         arrays["sample_timeframe"] = np.full(count, timeframe.id)
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        feature_version=FEATURE_VERSION,
-        features=FEATURES,
-        account=ACCOUNT,
-        vocabulary=vocabulary,
-        basis=basis(settings),
-        series=tuple(reports),
-    )
     columns = next(iter(parts.values())).keys()
     prepared = Prepared(
-        manifest,
+        Manifest.of(settings, vocabulary, reports),
         **{name: np.concatenate([part[name] for part in parts.values()]) for name in columns},
     )
+    prepared.require(settings)
+    return prepared
+
+
+def load_or_prepare(
+    settings: Settings,
+    data: str | Path | Iterable[str | Path],
+    vocabulary: Vocabulary | None = None,
+) -> Prepared:
+    """Training tensors from one prepared file, or from bars.
+
+    Args:
+        vocabulary: for bars, as `prepare`; a prepared file has its own.
+
+    Raises:
+        DataInvalid: tensors beside other data, or made with other settings.
+        BadBars, SettingsInvalid: as `prepare`.
+    """
+    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
+    if not any(path.suffix == TENSORS_SUFFIX for path in paths):
+        return prepare(settings, paths, vocabulary)
+    if len(paths) > 1:
+        raise DataInvalid("data: expected one prepared tensor file, or bars; found both or several")
+    prepared = Prepared.load(paths[0])
     prepared.require(settings)
     return prepared
 

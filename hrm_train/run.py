@@ -177,11 +177,12 @@ class Run:
             error_if_nonfinite=False,
         )
         slots.advance(q_B2.float().cpu().numpy(), (zH_BSD, zL_BSD), training.max_segments)
-        *sums, finished, segments = self._sum(
+        *sums, finished, segments, started = self._sum(
             [
                 *(losses.detach().double() / self.fabric.world_size).tolist(),
                 float(slots.halted.sum()),
                 float(slots.segment[slots.halted].sum()),
+                float(slots.count.sum()),
             ]
         )
         found = dict(zip(LOSSES, sums, strict=True))
@@ -194,7 +195,7 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.steps)
-        self._count()
+        self.started, self.waiting = int(started), finished > 0
         return Step(found, int(finished), int(segments))
 
     def share_unknown(self) -> None:
@@ -222,6 +223,13 @@ class Run:
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Go on from what `capture` gave after `steps` steps, in any number of processes."""
+        slots = _part(tensors, "slots")
+        saved = len(slots["count"])
+        if saved != self.order.slots:
+            raise CheckpointInvalid(
+                f"the saved state: expected {self.order.slots} samples in work at once, found "
+                f"{saved}; resume with the number of processes it was begun with"
+            )
         self.steps = steps
         self.model.load_strict(_part(tensors, "model"), "the saved state")
         if self.average.decay:
@@ -232,16 +240,11 @@ class Run:
             moments.setdefault(int(index), {})[moment] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        saved = len(tensors["slots/count"])
-        if saved != self.order.slots:
-            raise CheckpointInvalid(
-                f"the saved state: expected {self.order.slots} samples in work at once, found "
-                f"{saved}; resume with the number of processes it was begun with"
-            )
         own = torch.from_numpy(self.slots.number)
         for name, tensor in self._slots().items():
-            tensor.copy_(_part(tensors, "slots")[name][own])
-        self._count()
+            tensor.copy_(slots[name][own])
+        started, halted = self._sum([float(self.slots.count.sum()), float(self.slots.halted.sum())])
+        self.started, self.waiting = int(started), halted > 0
 
     def _slots(self) -> dict[str, Tensor]:
         """The slots' arrays as tensors over the same memory."""
@@ -256,10 +259,6 @@ class Run:
         }
         named = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {**named, "z_H": slots.states[0], "z_L": slots.states[1]}
-
-    def _count(self) -> None:
-        started, halted = self._sum([float(self.slots.count.sum()), float(self.slots.halted.sum())])
-        self.started, self.waiting = int(started), halted > 0
 
     def _sum(self, values: list[float]) -> list[float]:
         """Each value, summed over all processes."""
@@ -291,10 +290,13 @@ class Run:
 def _groups(model: HierarchicalReasoningModel, training: Training) -> list[dict[str, object]]:
     """Matrices decay. Rows of a table that no sample names would only fade; biases are few."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, VocabularyEmbedding)}
-    kept = [p for p in model.parameters() if p.ndim < 2 or id(p) in tables]
-    rest = [p for p in model.parameters() if not any(p is other for other in kept)]
+    decaying: list[Tensor] = []
+    kept: list[Tensor] = []
+    for parameter in model.parameters():
+        decays = parameter.ndim >= 2 and id(parameter) not in tables
+        (decaying if decays else kept).append(parameter)
     return [
-        {"params": rest, "weight_decay": training.weight_decay},
+        {"params": decaying, "weight_decay": training.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
 

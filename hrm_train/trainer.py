@@ -37,9 +37,9 @@ from hrm_train.devices import (
 )
 from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid, TrainingDiverged
 from hrm_train.extension import extended
-from hrm_train.losses import answer_losses, regrets
+from hrm_train.losses import answer_losses, chosen_regrets
 from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import TENSORS_SUFFIX, Prepared, prepare
+from hrm_train.prepared import Prepared, load_or_prepare
 from hrm_train.run import Run, Tensors
 from hrm_train.serving import served
 from hrm_train.settings import Settings
@@ -120,15 +120,20 @@ def train(
     prepared = load_or_prepare(settings, data)
     training = settings.training
     split = chronological_split(prepared, training.validation_fraction, training.label_horizon)
-    known = 0 if source is None else source.description.judged_from
-    unseen = judged_samples(prepared, known, None, training.label_horizon)
-    split = replace(split, validation=np.intersect1d(split.validation, unseen))
-    if not len(split.validation):
-        raise DataInvalid(
-            f"{init_from}: expected bars to validate on that are later than what this checkpoint "
-            "knows, found none; give later bars"
+    if source is not None:
+        known = source.description.judged_from
+        unseen = judged_samples(prepared, known, None, training.label_horizon)
+        split = replace(
+            split,
+            boundary=max(split.boundary, known),
+            validation=np.intersect1d(split.validation, unseen),
         )
-    plan = Plan(settings, prepared, split, max(split.boundary, known), None, source)
+        if not len(split.validation):
+            raise DataInvalid(
+                f"{init_from}: expected bars to validate on that are later than what this "
+                "checkpoint knows, found none; give later bars"
+            )
+    plan = Plan(settings, prepared, split, split.boundary, None, source)
     fabric.launch()
     return _train(fabric, plan, writer, resume, on_progress)
 
@@ -177,8 +182,8 @@ def train_folds(
 class Plan:
     """What a run is a function of: settings, tensors, their split, and where it starts from.
 
-    `judged_from` and `judged_until` as in `hrm_train.checkpoint.Description`; a source is never
-    judged on what it knew already.
+    `judged_from` and `judged_until` as in `hrm_train.checkpoint.Description`. The boundary of the
+    split is not before what the source knew.
     """
 
     settings: Settings
@@ -188,40 +193,17 @@ class Plan:
     judged_until: int | None
     source: Checkpoint | None
 
-    @property
-    def boundary(self) -> int:
-        """Epoch seconds before which every label was known that its weights have seen."""
-        known = 0 if self.source is None else self.source.description.judged_from
-        return max(self.split.boundary, known)
-
     @cached_property  # it reads all of the tensors
     def origin(self) -> Origin:
         """The same, to be written down."""
         return Origin(
             settings=self.settings.model_dump(mode="json"),
             data=self.prepared.digest(),
-            boundary=self.boundary,
+            boundary=self.split.boundary,
             judged_from=self.judged_from,
             judged_until=self.judged_until,
             initialized_from=None if self.source is None else self.source.sha256,
         )
-
-
-def load_or_prepare(settings: Settings, data: str | Path | Iterable[str | Path]) -> Prepared:
-    """Training tensors from one prepared file, or from bars.
-
-    Raises:
-        DataInvalid: tensors beside other data, or made with other settings.
-        BadBars, SettingsInvalid: as `prepare`.
-    """
-    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
-    if not any(path.suffix == TENSORS_SUFFIX for path in paths):
-        return prepare(settings, paths)
-    if len(paths) > 1:
-        raise DataInvalid("data: expected one prepared tensor file, or bars; found both or several")
-    prepared = Prepared.load(paths[0])
-    prepared.require(settings)
-    return prepared
 
 
 def initial_model(
@@ -279,7 +261,7 @@ def fit(
             )
             position = replace(
                 position,
-                step=position.step + 1,
+                step=run.steps,
                 loss_sum=position.loss_sum + step.losses["total"],
                 loss_steps=position.loss_steps + 1,
             )
@@ -317,13 +299,12 @@ def evaluate(
         outputs, segments_B = served(model, *tensors.inputs(chosen))
         returns_B5, lots_B = tensors.labels(chosen)
         loss = answer_losses(outputs, returns_B5, lots_B, training).total
-        action_B1 = outputs["action_type"].argmax(dim=-1, keepdim=True)
-        regret_B1 = regrets(returns_B5).gather(-1, action_B1)
+        regret_B = chosen_regrets(outputs["action_type"], returns_B5)
         sums += torch.stack(
             (
                 loss.double() * len(chosen),
-                (regret_B1 == 0).double().sum(),
-                regret_B1.double().sum(),
+                (regret_B == 0).double().sum(),
+                regret_B.double().sum(),
                 segments_B.double().sum(),
                 torch.tensor(len(chosen), dtype=torch.float64, device=tensors.device),
             )
@@ -482,7 +463,7 @@ def _describe(
             series=prepared.manifest.series,
             train_samples=len(plan.split.train),
             validation_samples=len(plan.split.validation),
-            boundary=plan.boundary,
+            boundary=plan.split.boundary,
             judged_from=plan.judged_from,
             judged_until=plan.judged_until,
             initialized_from=plan.origin.initialized_from,

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import LEGAL, Action, Side
-from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
-from hrm_train.prepared import FORMAT_VERSION, Manifest, Prepared, Series, basis
+from hrm_runtime.columns import ACCOUNT, FEATURES
+from hrm_train.prepared import Manifest, Prepared, Series
 from hrm_train.settings import Settings
 from hrm_train.vocabulary import Vocabulary
 
@@ -85,23 +85,16 @@ def planted(settings: Settings, bars: int, seed: int) -> Prepared:
                 "sample_end": stamps[first_bar + newest + horizon],
             }
         )
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        feature_version=FEATURE_VERSION,
-        features=FEATURES,
-        account=ACCOUNT,
-        vocabulary=vocabulary,
-        basis=basis(settings),
-        series=tuple(
-            Series(
-                instrument=name, timeframe=timeframe, bars=bars, duplicates=0, disordered=0,
-                samples=len(newest), skipped=None,
-            )
-            for name, timeframe in names
-        ),
-    )  # fmt: skip
+    series = [
+        Series(
+            instrument=name, timeframe=timeframe, bars=bars, duplicates=0, disordered=0,
+            samples=len(newest), skipped=None,
+        )
+        for name, timeframe in names
+    ]  # fmt: skip
     return Prepared(
-        manifest, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        Manifest.of(settings, vocabulary, series),
+        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
     )
 
 
