@@ -73,6 +73,7 @@ class Description:
             after an embargo of the label horizon; None is no end. From the boundary on where
             nothing was kept aside: then the epoch was chosen on what judges it.
         initialized_from: sha256 of the checkpoint that training went on from.
+        quantised: whether the weights were trained, and are judged, with quantisers on.
     """
 
     format_version: int
@@ -88,6 +89,7 @@ class Description:
     judged_from: int
     judged_until: int | None
     initialized_from: str | None
+    quantised: bool
     best_epoch: int
     epochs: tuple[Epoch, ...]
     files: dict[str, str]
@@ -123,6 +125,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     settings = load_settings(folder / SETTINGS)
     if settings != model.settings:
         raise CheckpointInvalid(f"{folder}: {SETTINGS} differs from the settings inside {best}")
+    if description.quantised != model.quantised:
+        raise CheckpointInvalid(
+            f"{folder}: {best}: expected quantised {description.quantised}, as {MANIFEST} says, "
+            f"found {model.quantised}"
+        )
     return Checkpoint(
         model,
         settings,

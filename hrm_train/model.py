@@ -10,6 +10,7 @@ Suffixes of tensors give their shape:
     N cycles    T timesteps      I identity: instrument and timeframe
 """
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from hrm_runtime.actions import ILLEGAL_LOGIT, LEGAL, Action, Side
 from hrm_runtime.columns import ACCOUNT, FEATURES
 from hrm_train.errors import CheckpointInvalid, SettingsInvalid
+from hrm_train.quantisation import quantised_linear
 from hrm_train.settings import (
     Embeddings,
     Network,
@@ -62,6 +64,25 @@ class Linear(nn.Linear):
         truncated_normal_(self.weight, 1.0 / math.sqrt(self.in_features))
 
 
+class QuantisableLinear(Linear):
+    """A product of the recurrence, in integers where its quantiser is on.
+
+    Attributes:
+        input_scale: scalar, the step between two levels of the input; None where it is off.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(fan_in, fan_out)
+        self.register_buffer("input_scale", None)
+        self.input_scale: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., fan_in] to [..., fan_out]."""
+        if self.input_scale is None:
+            return super().forward(x)
+        return quantised_linear(x, self.weight, self.input_scale)
+
+
 def rms_norm(x_BSD: Tensor) -> Tensor:
     """X / RMS(x) over the width, without a learned scale."""
     return F.rms_norm(x_BSD, (x_BSD.shape[-1],), eps=RMS_EPSILON)
@@ -92,8 +113,8 @@ class Attention(nn.Module):
     def __init__(self, config: Transformer) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.qkv = Linear(config.hidden_dim, 3 * config.hidden_dim)
-        self.out = Linear(config.hidden_dim, config.hidden_dim)
+        self.qkv = QuantisableLinear(config.hidden_dim, 3 * config.hidden_dim)
+        self.out = QuantisableLinear(config.hidden_dim, config.hidden_dim)
 
     def forward(self, x_BSD: Tensor, rotary: RotaryEmbedding) -> Tensor:
         """Mix tokens."""
@@ -111,8 +132,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: Transformer) -> None:
         super().__init__()
-        self.gate_up = Linear(config.hidden_dim, 2 * config.ffn_dim)
-        self.down = Linear(config.ffn_dim, config.hidden_dim)
+        self.gate_up = QuantisableLinear(config.hidden_dim, 2 * config.ffn_dim)
+        self.down = QuantisableLinear(config.ffn_dim, config.hidden_dim)
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         """Transform each token by itself."""
@@ -160,7 +181,7 @@ class RecurrentModule(nn.Module):
 
 def join(width_in: int, width_out: int) -> nn.Module:
     """What brings one module's state to the other's width: nothing, where they are equal."""
-    return nn.Identity() if width_in == width_out else Linear(width_in, width_out)
+    return nn.Identity() if width_in == width_out else QuantisableLinear(width_in, width_out)
 
 
 class HighLevelModule(RecurrentModule):
@@ -444,6 +465,56 @@ class HierarchicalReasoningModel(nn.Module):
         }
         return self.decode(zH_BSD, account) | residuals, (zH_BSD, zL_BSD)
 
+    @property
+    def products(self) -> dict[str, QuantisableLinear]:
+        """The products of both recurrent modules, by name of module."""
+        return {n: m for n, m in self.named_modules() if isinstance(m, QuantisableLinear)}
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """The input scale of every product, by name; none where quantisers are off."""
+        found = {name: product.input_scale for name, product in self.products.items()}
+        return {name: scale for name, scale in found.items() if scale is not None}
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the recurrent products are computed in integers (`hrm_train.quantisation`)."""
+        return bool(self.scales)
+
+    def quantise(self, scales: Mapping[str, float | Tensor], source: str = "scales") -> None:
+        """Switch the quantiser of every product on.
+
+        Args:
+            scales: input scales by the names of `products`, as `hrm_train.scales.calibrate` finds.
+            source: names them in an error.
+
+        Raises:
+            CheckpointInvalid: a product is missing or unknown, or a scale is no positive number.
+                Nothing was switched.
+        """
+        products = self.products
+        if differing := sorted(products.keys() ^ scales.keys()):
+            raise CheckpointInvalid(
+                f"{source}: expected the scale of every recurrent product and no other, found "
+                f"{'one' if differing[0] in scales else 'none'} of {differing[0]}"
+            )
+        weight = self.q_head.logits.weight
+        found = {n: torch.as_tensor(scale).to(weight, copy=True) for n, scale in scales.items()}
+        for name, scale in found.items():
+            if scale.ndim or not 0 < scale < math.inf:
+                raise CheckpointInvalid(
+                    f"{source}: {name}: expected a scale above 0, found {scale.tolist()}"
+                )
+        for name, product in products.items():
+            product.input_scale = found[name]
+
+    def without_quantisers(self) -> "HierarchicalReasoningModel":
+        """The same network with quantisers off. It shares the weights."""
+        twin = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
+        for product in twin.products.values():
+            product.input_scale = None
+        return twin
+
     def save_model(self, path: str | Path) -> None:
         """Write weights and settings to one safetensors file."""
         metadata = {"settings": self.settings.model_dump_json()}
@@ -472,10 +543,17 @@ class HierarchicalReasoningModel(nn.Module):
     def load_strict(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load `state`, refusing any difference in names, shapes or types.
 
+        Where it has input scales, quantisers are switched on.
+
         Raises:
-            CheckpointInvalid: naming the tensors that differ.
+            CheckpointInvalid: naming the tensors that differ, or as `quantise`.
         """
+        suffix = ".input_scale"
+        scales = {n.removesuffix(suffix): t for n, t in state.items() if n.endswith(suffix)}
         own = {name: (list(t.shape), t.dtype) for name, t in self.state_dict().items()}
+        if scales:
+            scalar: tuple[list[int], torch.dtype] = ([], self.q_head.logits.weight.dtype)
+            own |= {name + suffix: scalar for name in self.products}
         given = {name: (list(t.shape), t.dtype) for name, t in state.items()}
         if own != given:
             differing = [name for name in own | given if own.get(name) != given.get(name)]
@@ -484,6 +562,8 @@ class HierarchicalReasoningModel(nn.Module):
                 f"{source}: {len(differing)} tensors differ from what the settings say; {first}: "
                 f"expected {own.get(first, 'nothing')}, found {given.get(first, 'nothing')}"
             )
+        if scales:
+            self.quantise(scales, source)
         self.load_state_dict(state)
 
 

@@ -27,6 +27,7 @@ class Origin:
         data: sha256 of the training tensors.
         boundary, judged_from, judged_until: the split, as in `hrm_train.checkpoint.Description`.
         initialized_from: sha256 of a checkpoint.
+        quantised: whether quantisers are on.
     """
 
     settings: Any
@@ -35,6 +36,7 @@ class Origin:
     judged_from: int
     judged_until: int | None
     initialized_from: str | None
+    quantised: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ from hrm_train.losses import answer_losses, chosen_regrets
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import Prepared, load_or_prepare
 from hrm_train.run import Run, Tensors
+from hrm_train.scales import calibrate
 from hrm_train.serving import served
 from hrm_train.settings import Settings
 from hrm_train.split import (
@@ -55,6 +56,7 @@ from hrm_train.state import Origin, Position, State, require_same
 from hrm_train.windows import Windows, spread, windows
 
 HELD_OUT_WINDOWS: Final = 512
+CALIBRATION_WINDOWS: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ def train(
     *,
     resume: bool = False,
     init_from: str | Path | None = None,
+    quantise: bool = False,
     where: Where = HERE,
 ) -> Checkpoint:
     """Train on bars files, folders of them, or one prepared tensor file; write a checkpoint folder.
@@ -105,16 +108,25 @@ def train(
         on_progress: called after every step, and again after the last one of an epoch.
         resume: go on where a run into `out` was stopped, at any moment; start where none was.
         init_from: a checkpoint whose weights, statistics and vocabulary to go on from; names that
-            the data brings are added to the latter.
+            the data brings are added to the latter. One that is quantised stays so, with its
+            scales.
+        quantise: switch quantisers on, calibrated on training samples, before training goes on
+            from `init_from`.
         where: devices.
 
     Raises:
         CheckpointInvalid: `out` holds something else or cannot be written, what it holds was begun
             with other settings or data, or `init_from` cannot be read.
-        BadBars, DataInvalid, SettingsInvalid: the data cannot be trained on. Nothing is written.
+        BadBars, DataInvalid, SettingsInvalid: the data cannot be trained on, or there is nothing to
+            quantise. Nothing is written.
         DeviceMissing: a device was asked for that is not there. Nothing is written.
         TrainingDiverged: a loss is not finite. What was saved before is kept.
     """
+    if quantise and init_from is None:
+        raise SettingsInvalid(
+            "quantise: expected a checkpoint to go on from, found none; train one first, then go "
+            "on from it with --init-from"
+        )
     fabric, writer = _devices(settings, where), _writer(out, resume)
     source = load_checkpoint(init_from) if init_from is not None else None
     prepared = load_or_prepare(settings, data)
@@ -133,7 +145,8 @@ def train(
                 f"{init_from}: expected bars to validate on that are later than what this "
                 "checkpoint knows, found none; give later bars"
             )
-    plan = Plan(settings, prepared, split, split.boundary, None, source)
+    quantised = quantise or (source is not None and source.model.quantised)
+    plan = Plan(settings, prepared, split, split.boundary, None, source, quantised)
     fabric.launch()
     return _train(fabric, plan, writer, resume, on_progress)
 
@@ -192,6 +205,7 @@ class Plan:
     judged_from: int
     judged_until: int | None
     source: Checkpoint | None
+    quantised: bool = False
 
     @cached_property  # it reads all of the tensors
     def origin(self) -> Origin:
@@ -203,6 +217,7 @@ class Plan:
             judged_from=self.judged_from,
             judged_until=self.judged_until,
             initialized_from=None if self.source is None else self.source.sha256,
+            quantised=self.quantised,
         )
 
 
@@ -382,6 +397,8 @@ def _train(
     kept = held_out(settings, prepared, split)
     fabric.barrier()  # nothing is written before all have read
     with own_random_numbers(fabric.device), reproducible(training.deterministic):
+        if plan.quantised and not model.quantised and state is None:  # which has its own scales
+            _quantise(model.to(fabric.device), prepared, split)
         run = Run(fabric, model, prepared, Order(split.train, slots, training), untrained)
         position = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
         if state is not None:
@@ -405,6 +422,15 @@ def _train(
         _tidy(writer, run, position.epochs)  # a kill may have come between saving and this
     fabric.barrier()
     return load_checkpoint(writer.folder)
+
+
+def _quantise(model: HierarchicalReasoningModel, prepared: Prepared, split: Split) -> None:
+    """Switch quantisers on, calibrated on samples from all over the training part."""
+    settings = model.settings
+    device = model.q_head.logits.weight.device
+    chosen = spread(prepared, split.train, CALIBRATION_WINDOWS, settings.training.seed)
+    tensors = Tensors(prepared, settings.network.input.window, device)
+    model.quantise(calibrate(model, *tensors.inputs(torch.from_numpy(chosen).to(device))))
 
 
 def _untrained(prepared: Prepared, train: npt.NDArray[np.int64]) -> tuple[set[int], set[int]]:
@@ -467,6 +493,7 @@ def _describe(
             judged_from=plan.judged_from,
             judged_until=plan.judged_until,
             initialized_from=plan.origin.initialized_from,
+            quantised=plan.quantised,
             best_epoch=best.number,
             epochs=epochs,
             files={},

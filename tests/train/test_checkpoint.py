@@ -78,6 +78,7 @@ def described(prepared: Prepared, split: Split, losses: list[float]) -> Descript
         judged_from=split.boundary + 300,
         judged_until=None,
         initialized_from="5" * 64,
+        quantised=False,
         best_epoch=1 + losses.index(min(losses)),
         epochs=epochs,
         files={},
@@ -226,6 +227,10 @@ def test_where_training_stands_is_needed_for_nothing_else(trained: Path, checkpo
         ),
         (lambda d: d.update(extra=1), "checkpoint.json: extra: unknown"),
         (lambda d: d.pop("boundary"), "checkpoint.json: boundary: expected, but missing"),
+        (
+            lambda d: d.update(quantised=True),
+            r"best-\d.safetensors: expected quantised True, as checkpoint.json says, found False",
+        ),
         (lambda d: d.update(best_epoch="1"), "checkpoint.json: best_epoch: expected an integer"),
         (
             lambda d: d["vocabulary"]["instruments"]["Nifty"].update(type="bond"),

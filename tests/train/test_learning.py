@@ -1,5 +1,6 @@
 """The tiny preset learns a planted rule, and nothing where there is none."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import ATTAINABLE, planted
+from planted import ATTAINABLE, SECONDS, planted
 
-from hrm_train import train
+from hrm_train import load_checkpoint, train
+from hrm_train.checkpoint import Checkpoint
 from hrm_train.devices import HERE, open_fabric
 from hrm_train.prepared import Prepared
 from hrm_train.run import Tensors
 from hrm_train.settings import PRESETS, Settings, parse_settings
 from hrm_train.trainer import evaluate
 
+BARS = 22_000
 UNSEEN = 2_000
-"""Bars of each unseen series."""
+"""Bars of each series that is trained on, and of each unseen one."""
 
 
 def tiny(**training: Any) -> Settings:
@@ -26,10 +29,14 @@ def tiny(**training: Any) -> Settings:
     )
 
 
-def accuracy_on_unseen_series(settings: Settings, tensors: Prepared, folder: Path) -> float:
-    """Of the best epoch, on series of another seed."""
+def learn(settings: Settings, tensors: Prepared, folder: Path, **options: Any) -> Checkpoint:
     tensors.save(folder / "planted.safetensors")
-    checkpoint = train(settings, folder / "planted.safetensors", folder / "checkpoint")
+    return train(settings, folder / "planted.safetensors", folder / "checkpoint", **options)
+
+
+def accuracy_on_unseen_series(checkpoint: Checkpoint) -> float:
+    """Of the best epoch, on series of another seed."""
+    settings = checkpoint.settings
     unseen = planted(settings, UNSEEN, seed=2)
     fabric = open_fabric(HERE)
     window = settings.network.input.window
@@ -38,23 +45,39 @@ def accuracy_on_unseen_series(settings: Settings, tensors: Prepared, folder: Pat
     return found.accuracy
 
 
-@pytest.fixture
-def two_threads() -> Any:
-    before = torch.get_num_threads()
+@pytest.fixture(scope="module", autouse=True)
+def two_threads(one_thread: None) -> Iterator[None]:
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_it_learns_a_rule_of_several_bars_the_account_and_the_instrument(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint that has learned the rule."""
+    folder = tmp_path_factory.mktemp("learned")
     settings = tiny(epochs=3, learning_rate=3e-3)
-    found = accuracy_on_unseen_series(settings, planted(settings, 22_000, seed=1), tmp_path)
+    learn(settings, planted(settings, BARS, seed=1), folder)
+    return folder / "checkpoint"
+
+
+def test_it_learns_a_rule_of_several_bars_the_account_and_the_instrument(learned: Path) -> None:
+    found = accuracy_on_unseen_series(load_checkpoint(learned))
     assert found >= 0.95 * ATTAINABLE
     assert found <= ATTAINABLE + 0.02  # more would be more than there is to know
 
 
-@pytest.mark.usefixtures("two_threads")
+def test_what_it_learned_survives_in_integers(learned: Path, tmp_path: Path) -> None:
+    settings = tiny(epochs=1)
+    more = planted(settings, 3_000, seed=3)
+    stamps = (more.bar_stamp + SECONDS * BARS, more.sample_end + SECONDS * BARS)
+    later = replace(more, bar_stamp=stamps[0], sample_end=stamps[1])
+    checkpoint = learn(settings, later, tmp_path, init_from=learned, quantise=True)
+    assert checkpoint.model.quantised
+    found = accuracy_on_unseen_series(checkpoint)
+    assert found >= accuracy_on_unseen_series(load_checkpoint(learned)) - 0.01
+
+
 def test_it_stays_at_chance_where_labels_are_shuffled(tmp_path: Path) -> None:
     settings = tiny(epochs=2, learning_rate=3e-3)
     tensors = planted(settings, 5_000, seed=1)
@@ -64,7 +87,7 @@ def test_it_stays_at_chance_where_labels_are_shuffled(tmp_path: Path) -> None:
         own = np.flatnonzero(tensors.sample_account[:, 0] == side)
         returns[own] = returns[rng.permutation(own)]
     shuffled = replace(tensors, sample_returns=returns)
-    found = accuracy_on_unseen_series(settings, shuffled, tmp_path)
+    found = accuracy_on_unseen_series(learn(settings, shuffled, tmp_path))
     unseen = planted(settings, UNSEEN, seed=2)
     assert found == pytest.approx(chance(unseen), abs=0.03)
 

@@ -29,6 +29,7 @@ def origin(settings: Settings, **changes: Any) -> Origin:
         judged_from=1_700_000_300,
         judged_until=None,
         initialized_from=None,
+        quantised=False,
     )
     return replace(known, **changes)
 
@@ -187,6 +188,7 @@ def test_a_setting_that_was_taken_away_is_named_too(
         {"judged_from": 1_700_000_600},
         {"judged_until": 1_700_000_900},
         {"initialized_from": "c" * 64},
+        {"quantised": True},
         {"data": "b" * 64, "boundary": 5, "initialized_from": "c" * 64},
     ],
 )
