@@ -62,6 +62,14 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Precision(StrEnum):
+    """Of the weights of an artifact."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 def verb(extra: str = "cli") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turn errors into a message on stderr and an exit code; name the extra that is missing."""
 
@@ -151,6 +159,10 @@ def train(
     init_from: Annotated[
         Path | None, typer.Option(help="Checkpoint whose weights to go on from.")
     ] = None,
+    quantise: Annotated[
+        bool,
+        typer.Option("--quantise", help="Go on in 8-bit integers, as an int8 artifact computes."),
+    ] = False,
     folds: Annotated[
         int | None,
         typer.Option(min=1, help="Walk forward: one checkpoint per fold, in OUT/fold-k."),
@@ -170,8 +182,12 @@ def train(
     from hrm_train.tensorboard import tensorboard as board
     from hrm_train.trainer import train_folds
 
-    if folds is not None and init_from is not None:
-        _fail("--folds, --init-from: a checkpoint knows more than its folds may", BAD_INPUT)
+    if folds is not None and (quantise or init_from is not None):
+        _fail(
+            "--folds: expected neither --init-from nor --quantise; the checkpoint that they go on "
+            "from knows more than its folds may",
+            BAD_INPUT,
+        )
     where = Where(device.value, devices, nodes)
     if not is_first_process():
         show.silence()
@@ -190,7 +206,7 @@ def train(
             trained = [
                 fit(
                     read, data, out, on_progress,
-                    resume=resume, init_from=init_from, where=where,
+                    resume=resume, init_from=init_from, quantise=quantise, where=where,
                 )
             ]  # fmt: skip
         else:
@@ -236,16 +252,38 @@ def evaluate(
 def export(
     checkpoint: Path,
     out: Annotated[Path, typer.Option(help="New artifact folder.")],
+    precision: Annotated[Precision, typer.Option(help="Of the weights.")] = Precision.FP32,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="Bars to calibrate int8 on, for a checkpoint trained without."),
+    ] = None,
+    golden: Annotated[
+        list[Path] | None,
+        typer.Option(help="Bars for the golden vectors, instead of the held-out windows."),
+    ] = None,
+    cycles: Annotated[int | None, typer.Option(help="N, where not that of training.")] = None,
+    timesteps: Annotated[int | None, typer.Option(help="T, where not that of training.")] = None,
+    max_megabytes: Annotated[float, typer.Option(help="Largest graph.")] = 100.0,
     as_json: Json = False,
 ) -> None:
     """Write the artifact of a checkpoint, proven equal to torch on held-out windows."""
     from hrm_export import export as write
 
-    with show.working("unrolling, converting, checking"):
-        exported = write(checkpoint, out)
+    with show.working("converting, composing, comparing with torch"):
+        exported = write(
+            checkpoint,
+            out,
+            precision=precision.value,
+            calibration=calibration or (),
+            golden=golden or (),
+            cycles=cycles,
+            timesteps=timesteps,
+            max_megabytes=max_megabytes,
+        )
     if as_json:
         _print_json({"path": str(exported.path), "model_id": exported.model_id})
     else:
+        show.changes(exported.changes)
         show.parity(exported.contract.parity)
         show.note(f"wrote {exported.path}, id {exported.model_id}")
 
@@ -311,6 +349,39 @@ def predict(
     else:
         show.decisions([(instrument, timeframe, closed, decision)])
     if decision.degraded:
+        raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
+@verb("bench")
+def bench(
+    artifact: Path,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Beside other precisions and libraries; takes minutes."),
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="PNG file for the comparison.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast an artifact answers here, and the memory it takes."""
+    from cli import draw, speed
+
+    if picture is not None:
+        draw.require_picture(picture)
+    if peers:
+        from hrm_export.peers import bench as measure
+    else:
+        from hrm_runtime.bench import bench as measure
+    with show.stages() as on_progress:
+        found = measure(artifact, on_progress)
+    if as_json:
+        _print_json(speed.fields(found))
+    else:
+        speed.speeds(found)
+    if picture is not None:
+        draw.bench(found, picture)
+        show.note(f"wrote {picture}")
+    if not any(result.weights == "artifact" for result in found.results):
         raise typer.Exit(GATE_FAILED)
 
 

@@ -65,7 +65,7 @@ def run(folder: Path) -> bool:
     show.epochs(trained.description.epochs, trained.description.best_epoch)
 
     show.heading("3  Export one artifact")
-    with show.working("unrolling, converting, checking"):
+    with show.working("converting, composing, comparing with torch"):
         exported = export(checkpoint, artifact)
     show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB, id {exported.model_id}")
 

@@ -17,10 +17,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from cli.report import interval_text, outcome
+from cli.speed import short
 from hrm_runtime import Action, BadInput
 from hrm_runtime.actions import LEGAL, Side
 from hrm_runtime.backtest import Backtest
 from hrm_runtime.bars import Floats
+from hrm_runtime.bench import Bench, Result
 from hrm_runtime.book import Exit, Trade
 from hrm_runtime.trace import Trace
 
@@ -39,6 +41,14 @@ ACTIONS: Final = {
     Action.CLOSE_SHORT: SAND,
     Action.HOLD: GREY,
 }
+KINDS: Final = {
+    DARK: "the artifact",
+    LIGHT: "its other precisions",
+    SAND: "others",
+    GREY: "products alone",
+}
+"""Of bars in a comparison of speed."""
+
 DATES: Final = 6
 """Labels on a time axis."""
 
@@ -53,12 +63,16 @@ def require_picture(path: Path) -> None:
     """Hold a path to what a picture can be written to, before any work.
 
     Raises:
-        BadInput: not called *.png, or in no folder.
+        BadInput: not called *.png, in no folder, a folder itself, or not to be written.
     """
     if path.suffix.lower() != SUFFIX:
         raise BadInput(f"{path}: expected a name ending in {SUFFIX}")
     if not os.path.isdir(path.parent):
         raise BadInput(f"{path}: expected its folder to exist")
+    if os.path.isdir(path):
+        raise BadInput(f"{path}: expected a file to write, found a folder")
+    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
+        raise BadInput(f"{path}: expected to write a picture there, but it is not allowed")
 
 
 def backtests(done: Sequence[Backtest], path: Path) -> None:
@@ -116,6 +130,71 @@ def trace(found: Trace, path: Path) -> None:
         fontsize=11,
     )
     _save(figure, path)
+
+
+def bench(found: Bench, path: Path) -> None:
+    """Bars of the median pass with a tick at the 99th percentile; beside them memory and file.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    results = sorted(found.results, key=lambda result: -result.p50_ms)
+    figure = Figure(figsize=(10.0, 1.9 + 0.36 * len(results)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    places = np.arange(len(results))
+    colours = [_colour(result) for result in results]
+    for panel, label, name, bar, tick in (
+        (left, "ms for one pass at batch 1", "p99", "p50_ms", "p99_ms"),
+        (right, "MB of memory", "file", "rss_mb", "size_mb"),
+    ):
+        lengths, marks = _of(results, bar), _of(results, tick)
+        panel.barh(places, lengths, 0.66, color=colours)
+        panel.plot(marks, places, "k|", ms=11, mew=1.4)
+        for place, (length, mark) in enumerate(zip(lengths.tolist(), marks.tolist(), strict=True)):
+            if math.isfinite(length):
+                marked = f", {name} {short(mark)}" if math.isfinite(mark) else ""
+                _beside(panel, max(length, mark), place, short(length) + marked)
+        panel.set_xlabel(label)
+        panel.set_xlim(0, 1.35 * np.nanmax((lengths, marks)))
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="x", color="0.9", lw=0.6)
+        panel.set_axisbelow(True)
+    left.set_yticks(places, [result.name for result in results])
+    shown = dict.fromkeys(colours)
+    figure.legend(
+        handles=[
+            *(Patch(color=colour, label=KINDS[colour]) for colour in KINDS if colour in shown),
+            Line2D(
+                [], [], color="k", marker="|", ms=11, mew=1.4, ls="", label="99th percentile; file"
+            ),
+        ],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=9,
+    )
+    figure.suptitle(f"{found.host.cpu}, one thread", fontsize=11)
+    _save(figure, path)
+
+
+def _colour(result: Result) -> str:
+    if result.weights == "artifact":
+        return DARK
+    if result.name.startswith("hrm "):
+        return LIGHT
+    return GREY if result.load_s is None else SAND
+
+
+def _of(results: Sequence[Result], field: str) -> Floats:
+    """A field of each, NaN where it is not known."""
+    values = [getattr(result, field) for result in results]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _beside(panel: Axes, x: float, y: float, text: str) -> None:
+    panel.annotate(
+        text, (x, y), (5, 0), textcoords="offset points", va="center", ha="left", fontsize=9
+    )
 
 
 def _equity(panel: Axes, one: Backtest) -> None:

@@ -26,6 +26,7 @@ from hrm_runtime.bars import moment
 from hrm_runtime.contract import Stage
 
 if TYPE_CHECKING:
+    from hrm_export.build import Change
     from hrm_train.checkpoint import Epoch
     from hrm_train.prepared import Series
     from hrm_train.trainer import Progress as Step
@@ -34,6 +35,8 @@ out = Console()
 err = Console(stderr=True)
 
 BAR_WIDTH = 12
+MOST_FLIPS = 10
+"""Decisions that differ, listed one by one."""
 
 
 def note(text: str) -> None:
@@ -76,6 +79,25 @@ def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, Ta
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         yield progress, progress.add_task(text, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """As `advancing`, through several of them. Nothing is drawn while nothing is told."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=err, disable=not err.is_terminal, auto_refresh=False
+    ) as progress:
+        task, said = progress.add_task("", total=None), ""
+
+        def on_progress(text: str, done: int, of: int) -> None:
+            nonlocal said
+            progress.update(task, description=text, completed=done, total=of, refresh=True)
+            if not err.is_terminal and text != said:
+                note(text)
+            said = text
+
+        yield on_progress
 
 
 def silence() -> None:
@@ -188,29 +210,61 @@ def epochs(done: "Sequence[Epoch]", best: int) -> None:
     out.print(table)
 
 
+def changes(made: Sequence["Change"]) -> None:
+    """What each pass over the graph did."""
+    table = Table("pass over the graph", "changes")
+    for change in made:
+        table.add_row(change.name, f"{change.count:,}")
+    out.print(table)
+
+
 def parity(stages: Sequence[Stage]) -> None:
-    """Largest difference of every output against its tolerance."""
+    """The ladder, a line for each stage; then how agreement depends on the gap, and what failed."""
+    table = Table("stage", "against", "windows", "largest difference", "decisions equal", "")
     for stage in stages:
         verdict = "[green]passed[/green]" if stage.passed else "[red]FAILED[/red]"
-        table = Table(
-            "output",
-            "largest difference",
-            "relative",
-            "tolerance",
-            title=f"{stage.stage} against {stage.reference}, {stage.windows:,} windows: {verdict}",
-            caption=f"decisions equal: {stage.action_agreement:.2%}",
+        table.add_row(
+            stage.stage,
+            stage.reference,
+            f"{stage.windows:,}",
+            f"{stage.max_rel:.1e}",
+            f"{stage.action_agreement:.2%}",
+            verdict if stage.gated else f"[dim]{'within' if stage.passed else 'beyond'}[/dim]",
         )
+    out.print(table)
+    for stage in stages:
+        _bands(stage)
         for name, output in stage.outputs.items():
-            table.add_row(
-                name,
-                f"{output.max_abs:.1e}",
-                f"{output.max_rel:.1e}",
-                f"{output.tolerance:.0e}",
-                style="" if output.max_rel <= output.tolerance else "red",
-            )
-        out.print(table)
-        for flip in stage.flips:
+            if output.beyond:
+                out.print(
+                    f"  {stage.stage} against {stage.reference}: [red]{name}[/red] differs by "
+                    f"{output.max_rel:.1e}, tolerance {output.tolerance:.0e}, in {output.beyond:,} "
+                    "windows beyond it"
+                )
+        for flip in stage.flips[:MOST_FLIPS]:
             out.print(f"  window {flip.window}: {flip.what} differs, top-two gap {flip.gap:.2e}")
+        if len(stage.flips) > MOST_FLIPS:
+            out.print(f"  and {len(stage.flips) - MOST_FLIPS:,} more")
+
+
+def _bands(stage: Stage) -> None:
+    """Agreement by gap, where not all decisions agree."""
+    if not stage.flips:
+        return
+    table = Table(
+        "gap from",
+        "windows",
+        "same action",
+        "same decision",
+        title=f"{stage.stage} against {stage.reference}, by the latter's top-two gap",
+    )
+    for band in stage.by_gap:
+        shares = (
+            f"{count / band.windows:.2%}" if band.windows else ""
+            for count in (band.same_action, band.same_decision)
+        )
+        table.add_row(f"{band.above:g}", f"{band.windows:,}", *shares)
+    out.print(table)
 
 
 def contract(promised: Contract) -> None:

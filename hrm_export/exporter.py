@@ -1,21 +1,27 @@
-"""Export: unroll, convert, check, write."""
+"""Export: build the graph, hold it to its limits and to torch, write the artifact."""
 
+import math
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final, get_args
 
-from hrm_export.convert import OPSET, convert
+from hrm_export.build import Change, stages
 from hrm_export.errors import ExportRefused
+from hrm_export.gates import OF_PRECISION
 from hrm_export.golden import make_golden
-from hrm_export.parity import TOLERANCES, compare_eager, require, window_inputs
+from hrm_export.inputs import bars_windows, window_inputs
+from hrm_export.limits import MOST_MEGABYTES, require_limits
+from hrm_export.parity import lower_rungs, require, torch_run, twin_of, upper_rungs
+from hrm_export.steps import OPSET
 from hrm_runtime.actions import Action
 from hrm_runtime.artifact import load
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
@@ -27,6 +33,7 @@ from hrm_runtime.contract import (
     Contract,
     Features,
     Graph,
+    Precision,
     Provenance,
     Quantity,
 )
@@ -34,61 +41,150 @@ from hrm_runtime.model import Model
 from hrm_runtime.schema import seal
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
+from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import trading_rules
+from hrm_train.scales import calibrate
 
 _LIBRARIES = ("hrm", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "TA-Lib")
 
 
+Bars = str | Path | Sequence[str | Path]
+"""Bars files and folders of them; one, several or none."""
+
+MOST_STEPS: Final = 1000
+"""Low steps in a graph, N x T; more would decide nothing in time."""
+
+MOST_WINDOWS: Final = 512
+"""Of bars for calibration or for golden vectors."""
+
+
 @dataclass(frozen=True)
 class Exported:
-    """A finished artifact: its folder, its id, and what it promises."""
+    """A finished artifact: its folder, its id, what it promises, and how its graph was made."""
 
     path: Path
     model_id: str
     contract: Contract
+    changes: tuple[Change, ...]
 
 
-def export(checkpoint: str | Path, out: str | Path) -> Exported:
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "fp32",
+    calibration: Bars = (),
+    golden: Bars = (),
+    cycles: int | None = None,
+    timesteps: int | None = None,
+    max_megabytes: float = MOST_MEGABYTES,
+) -> Exported:
     """Write the artifact of a checkpoint's best weights to the new folder `out`.
 
-    The graph is held against torch on the checkpoint's held-out windows, the folder is loaded
+    The graphs are held against torch on the checkpoint's held-out windows, the folder is loaded
     once as production would, and only then takes its name. With SOURCE_DATE_EPOCH set, the same
-    checkpoint and folder name give the same bytes.
+    inputs and folder name give the same bytes.
+
+    Args:
+        checkpoint: folder that training wrote.
+        out: the folder to write.
+        precision: of the weights. "int8" needs a checkpoint trained with quantisers, or
+            `calibration`.
+        calibration: bars to find the scales of quantisers on, where the checkpoint has none.
+        golden: bars to take golden vectors from instead of the held-out windows.
+        cycles, timesteps: N and T of the graph, where not those of the settings.
+        max_megabytes: largest graph, in 10^6 bytes.
 
     Raises:
         CheckpointInvalid: the checkpoint is missing, damaged or of other dimensions.
-        ExportRefused: `out` exists or cannot be written.
-        ParityFailed: the graph does not compute what torch computes. Nothing is written.
+        BadBars, DataInvalid, SettingsInvalid: calibration or golden bars cannot be read, are too
+            few, or of names that the checkpoint does not know.
+        ExportRefused: `out` exists or cannot be written, the precision is none, a number is out of
+            bounds, or there are no quantisers.
+        PassFailed, LimitExceeded, ParityFailed: the graph is not what it should be.
+        In every case nothing is written.
     """
+    if precision not in get_args(Precision):
+        raise ExportRefused(
+            f"precision: expected one of {', '.join(get_args(Precision))}, found {precision!r}"
+        )
+    if not 0 < max_megabytes < math.inf:
+        raise ExportRefused(f"max_megabytes: expected a size above 0, found {max_megabytes!r}")
     destination = Path(out)
-    if os.path.lexists(destination):
-        raise ExportRefused(f"{destination}: expected a new folder, found one; remove it first")
+    _require_new(destination)
     source = load_checkpoint(checkpoint)
+    model = _configured(source, precision, cycles, timesteps, calibration)
 
-    graph = convert(source.model).SerializeToString(deterministic=True)
-    contract = _contract(source, destination.name)
+    graphs: dict[str, bytes] = {}
+    changes: tuple[Change, ...] = ()
+    for built in stages(model, precision):
+        graphs[built.stage], changes = built.to_bytes(), built.changes
+    _, graph = graphs.popitem()  # what is deployed comes last
+    require_limits(graph, max_megabytes)
+
+    contract = contract_of(source, model, precision, destination.name)
     inputs = window_inputs(contract, source.windows)
-    golden = make_golden(source, contract, inputs)
-    parity = compare_eager(
-        source.model,
-        Model(contract, "", Session(graph)),
-        inputs,
+    served = Model(contract, "", Session(graph))
+    parity = lower_rungs(model, contract, graphs, inputs) + upper_rungs(
+        model, served, graph, inputs, source.description.quantised
     )
     require(parity)
+    candidates = source.windows
+    if golden:
+        candidates = bars_windows(source, golden, MOST_WINDOWS)
+        inputs = window_inputs(contract, candidates)
+    vectors = make_golden(torch_run(twin_of(model, precision)), contract, candidates, inputs)
 
-    files = {MODEL: graph, GOLDEN: golden.to_bytes()}
+    files = {MODEL: graph, GOLDEN: vectors.to_bytes()}
     hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
-    files[CONTRACT] = seal(replace(contract, files=hashes, parity=(parity,)))
+    files[CONTRACT] = seal(replace(contract, files=hashes, parity=parity))
     with _staging(destination) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        model = load(folder)
-    return Exported(destination, model.id, model.contract)
+        loaded = load(folder)
+    return Exported(destination, loaded.id, loaded.contract, changes)
 
 
-def _contract(source: Checkpoint, name: str) -> Contract:
+def _configured(
+    source: Checkpoint,
+    precision: Precision,
+    cycles: int | None,
+    timesteps: int | None,
+    calibration: Bars,
+) -> HierarchicalReasoningModel:
+    """The network with the N, T and quantisers to be deployed."""
+    if calibration and (precision != "int8" or source.model.quantised):
+        raise ExportRefused(
+            f"calibration: expected for int8 of a checkpoint without quantisers only; this is "
+            f"{precision}, and the checkpoint has {'them' if source.model.quantised else 'none'}"
+        )
+    model = source.model if precision == "int8" else source.model.without_quantisers()
+    model.cycles = model.cycles if cycles is None else cycles
+    model.timesteps = model.timesteps if timesteps is None else timesteps
+    loops = (model.cycles, model.timesteps)
+    whole = all(type(number) is int for number in loops)
+    if not whole or min(loops) < 1 or math.prod(loops) > MOST_STEPS:
+        raise ExportRefused(
+            f"cycles and timesteps: expected 1 or more of each and at most {MOST_STEPS} steps in "
+            f"all, found {model.cycles} x {model.timesteps}"
+        )
+    if precision == "int8" and not model.quantised:
+        if not calibration:
+            raise ExportRefused(
+                "int8: expected a checkpoint trained with quantisers, found one without; train on "
+                "with --quantise --init-from, or give bars with --calibration"
+            )
+        found = bars_windows(source, calibration, MOST_WINDOWS)
+        contract = contract_of(source, model, "fp32", "")
+        model.quantise(calibrate(model, *window_inputs(contract, found).arrays))
+    return model
+
+
+def contract_of(
+    source: Checkpoint, model: HierarchicalReasoningModel, precision: Precision, name: str
+) -> Contract:
     """The contract but for what is known at the end: digest, file hashes, parity."""
-    settings, network, model = source.settings, source.settings.network, source.model
+    settings, network = source.settings, source.settings.network
     return Contract(
         format_version=FORMAT_VERSION,
         digest="",
@@ -125,11 +221,12 @@ def _contract(source: Checkpoint, name: str) -> Contract:
             tokens=model.tokens,
             h_dim=network.h_module.hidden_dim,
             l_dim=network.l_module.hidden_dim,
-            precision="fp32",
+            precision=precision,
             opset=OPSET,
+            input_scales={name: float(scale) for name, scale in model.scales.items()},
         ),
         max_segments=settings.training.max_segments,
-        tolerances=TOLERANCES,
+        tolerances=dict(OF_PRECISION[precision].tolerances or {}),
         parity=(),
     )
 
@@ -143,6 +240,17 @@ def _created() -> str:
             f"SOURCE_DATE_EPOCH: expected epoch seconds, found {epoch!r}"
         ) from error
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _require_new(destination: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    if os.path.lexists(destination):
+        raise ExportRefused(f"{destination}: expected a new folder, found one; remove it first")
+    parent = next(path for path in destination.absolute().parents if os.path.lexists(path))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ExportRefused(
+            f"{destination}: expected to write there, found {parent}, where nothing can be written"
+        )
 
 
 @contextmanager

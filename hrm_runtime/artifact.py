@@ -1,7 +1,9 @@
 """Loading an artifact: verify, open, check the graph, replay, warm up; only then return."""
 
+import ctypes
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +41,14 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
     """
     if not isinstance(sha256, str | None):
         raise BadInput(f"sha256: expected text, found {sha256!r}")
-    files = _read(Path(path))
+    model = _load(Path(path), sha256, threads)
+    with suppress(AttributeError, OSError, TypeError):  # not every C library can
+        ctypes.CDLL(None).malloc_trim(0)  # gives back what loading freed, as much as the graph
+    return model
+
+
+def _load(path: Path, sha256: str | None, threads: int) -> Model:
+    files = _read(path)
     model_id = hashlib.sha256(files[CONTRACT]).hexdigest()
     if sha256 is not None and sha256.lower() != model_id:
         raise ArtifactDamaged(f"{path}: expected the artifact {sha256}, found {model_id}")
@@ -51,6 +60,7 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
     model = Model(contract, model_id, session)
     replay(golden, model)
     _warm_up(model, golden)
+    session.run(golden.inputs(1), shrink=True)  # replaying took the memory of a large batch
     return model
 
 

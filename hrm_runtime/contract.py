@@ -37,7 +37,13 @@ OUTPUTS: Final = (
 LEAST_WINDOWS: Final = 32
 """Golden vectors an artifact must have."""
 
-LARGEST_TOLERANCE: Final = 0.05
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of the weights: float32; stored as float16, computed in float32; 8-bit integers."""
+
+LARGEST_ALLOWANCE: Final = 0.005
+"""Of windows in which rounding may lead the integers of int8 elsewhere."""
+
+LARGEST_TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 0.05, "fp16": 0.05, "int8": 0.5}
 """A looser comparison would prove nothing."""
 
 LATEST_MOMENT: Final = 10**11
@@ -118,7 +124,11 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The unrolled network: N `cycles` of T `timesteps`, states [tokens, width], encoding."""
+    """The unrolled network: N `cycles` of T `timesteps`, states [tokens, width], encoding.
+
+    `input_scales` are those of the integer products, by the module that owns the weight; empty
+    unless `precision` is int8.
+    """
 
     cycles: int
     timesteps: int
@@ -126,8 +136,9 @@ class Graph:
     tokens: int
     h_dim: int
     l_dim: int
-    precision: Literal["fp32"]
+    precision: Precision
     opset: int
+    input_scales: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +158,17 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputParity:
-    """Largest differences of one output; `max_rel` is |a - b| / max(1, |reference|)."""
+    """Largest differences of one output; `max_rel` is |a - b| / max(1, |reference|).
+
+    Attributes:
+        tolerance: of the largest `max_rel` in a window; None where it is listed only.
+        beyond: windows with a larger one.
+    """
 
     max_abs: float
     max_rel: float
-    tolerance: float
+    tolerance: float | None
+    beyond: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,17 +181,57 @@ class Flip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GapBand:
+    """Agreement where the reference's two largest probabilities differ by `above` or more.
+
+    Up to the `above` of the next band. Of `windows` so many have the same action, and so many the
+    same decision: action, segments and lots.
+    """
+
+    above: float
+    windows: int
+    same_action: int
+    same_decision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How an error grows: the root mean square difference of states of RMS 1 after each step.
+
+    Attributes:
+        z_L: after each low step, T values for each of N cycles.
+        z_H: after each of N cycles.
+    """
+
+    z_L: tuple[tuple[float, ...], ...]
+    z_H: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One comparison of the parity ladder: `stage` held against `reference` over `windows`."""
+    """One comparison of the parity ladder: `stage` held against `reference` over `windows`.
+
+    Attributes:
+        gated: whether it had to pass; others say what a precision does.
+        allowance: share of windows that may decide otherwise, or be beyond a tolerance.
+        action_agreement: share of windows with the same decision: action, segments and lots.
+        by_gap: agreement by how sure the reference was.
+        flips: the windows whose decision differs.
+        growth: where states were compared after each step.
+    """
 
     stage: str
     reference: str
+    gated: bool
+    allowance: float
     windows: int
     max_abs: float
     max_rel: float
     outputs: dict[str, OutputParity]
     action_agreement: float
+    by_gap: tuple[GapBand, ...]
     flips: tuple[Flip, ...]
+    growth: Growth | None
     passed: bool
 
 
@@ -288,6 +345,7 @@ def _verify(contract: Contract) -> None:
 
     instruments, timeframes = contract.instruments, contract.timeframes
     graph, quantity = contract.graph, contract.quantity
+    loosest = LARGEST_TOLERANCES[graph.precision]
     numbers = [quantity.min, *vars(contract.trading).values(), *contract.tolerances.values()]
     for holds, expectation in (
         (set(contract.files) == {MODEL, GOLDEN}, f"files: expected {MODEL} and {GOLDEN}"),
@@ -323,12 +381,18 @@ def _verify(contract: Contract) -> None:
             "tolerances: expected one per output",
         ),
         (
-            all(tolerance <= LARGEST_TOLERANCE for tolerance in contract.tolerances.values()),
-            f"tolerances: expected at most {LARGEST_TOLERANCE}",
+            all(tolerance <= loosest for tolerance in contract.tolerances.values()),
+            f"tolerances: expected at most {loosest}",
         ),
         (
-            len(contract.parity) > 0 and all(map(_proven, contract.parity)),
-            "parity: expected at least one stage, each passed, with every output within tolerance",
+            (graph.precision == "int8") == bool(graph.input_scales)
+            and all(0 < scale < math.inf for scale in graph.input_scales.values()),
+            "graph.input_scales: expected scales above 0 for int8, none for others",
+        ),
+        (
+            len(gated := [stage for stage in contract.parity if stage.gated]) > 0
+            and all(map(_proven, gated)),
+            "parity: expected at least one stage that had to pass, and that each of those did",
         ),
     ):
         if not holds:
@@ -336,8 +400,13 @@ def _verify(contract: Contract) -> None:
 
 
 def _proven(stage: Stage) -> bool:
-    within = (output.max_rel <= output.tolerance for output in stage.outputs.values())
-    return stage.passed and set(stage.outputs) == set(OUTPUTS) and all(within)
+    within = (output.beyond <= stage.allowance * stage.windows for output in stage.outputs.values())
+    return (
+        stage.passed
+        and stage.allowance <= LARGEST_ALLOWANCE
+        and set(stage.outputs) == set(OUTPUTS)
+        and all(within)
+    )
 
 
 def _same_names(where: str, expected: tuple[str, ...], found: tuple[str, ...]) -> None:

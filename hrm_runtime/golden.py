@@ -67,6 +67,10 @@ class Golden:
     def __len__(self) -> int:
         return len(self.features)
 
+    def inputs(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        """What the graph gets for the first `count` windows, by name."""
+        return {name: getattr(self, name)[:count] for name in _INPUTS}
+
     def accounts(self) -> list[Account]:
         """The G accounts."""
         return [Account(*values) for values in self.raw_account.tolist()]
@@ -134,7 +138,7 @@ def replay(golden: Golden, model: Model) -> None:
         )
     tolerances = model.contract.tolerances
     try:
-        passes = model.run_segments(*(getattr(golden, name) for name in _INPUTS))
+        passes = model.run_segments(*golden.inputs(len(golden)).values())
         if len(passes) != len(golden.passes):
             raise SelfTestFailed(
                 f"{GOLDEN}: expected {len(golden.passes)} segments, found {len(passes)}"

@@ -77,6 +77,7 @@ class Session:
             )
         except _FAILURES as error:
             raise ContractInvalid(f"model.onnx: onnxruntime refuses it: {error}") from error
+        self._session._model_bytes = None  # kept to open it anew elsewhere; as large as the file
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def inputs(self) -> Signature:
@@ -91,14 +92,21 @@ class Session:
         """The outputs, in order."""
         return _signature(self._session.get_outputs())
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, feeds: Mapping[str, Any], shrink: bool = False) -> dict[str, Any]:
         """One pass of the graph; every output by name, in arrays of its own.
+
+        Args:
+            feeds: inputs by name.
+            shrink: free the memory that passes of larger batches have taken, which is kept else.
 
         Raises:
             InferenceFailed: onnxruntime failed.
         """
+        options = onnxruntime.RunOptions()
+        if shrink:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
-            results = self._session.run(self._outputs, dict(feeds))
+            results = self._session.run(self._outputs, dict(feeds), options)
         except _FAILURES as error:
             raise InferenceFailed(f"onnxruntime failed while running the graph: {error}") from error
         return dict(zip(self._outputs, results, strict=True))

@@ -1,7 +1,7 @@
-"""What the export and command line tests share: a tiny checkpoint and the artifact made of it."""
+"""What the export and command line tests share: tiny checkpoints and the artifact made of one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from synthetic import SMALL, random_bars
@@ -9,6 +9,8 @@ from synthetic import SMALL, random_bars
 from hrm_runtime.bars import write_csv
 
 if TYPE_CHECKING:
+    from remembered import Remembered
+
     from hrm_train.checkpoint import Checkpoint
 
 
@@ -24,28 +26,13 @@ def bars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of one short epoch; before that is validated, the halting head is given weights
-    with which half of the windows halt after a segment and half do not.
-    """
-    import torch
+    """A checkpoint of one short epoch; half of the windows halt after a segment."""
+    from halting import train_halting
 
-    from hrm_train import train, trainer
     from hrm_train.settings import parse_settings
 
-    def with_halting(fabric: Any, model: Any, tensors: Any, samples: Any, *others: Any) -> Any:
-        head, generator = model.q_head.logits, torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            torch.nn.init.normal_(head.weight, std=0.3, generator=generator)
-            outputs, _ = model.eval()(*tensors.inputs(torch.from_numpy(samples)))
-            q_halt, q_continue = outputs["q_values"].logit().unbind(dim=-1)
-            head.bias[1] += (q_halt - q_continue).median()
-        return evaluate(fabric, model, tensors, samples, *others)
-
-    evaluate = trainer.evaluate
     folder = tmp_path_factory.mktemp("trained") / "checkpoint"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "evaluate", with_halting)
-        train(parse_settings(SMALL), [bars_folder], folder)
+    train_halting(parse_settings(SMALL), [bars_folder], folder)
     return folder
 
 
@@ -57,19 +44,41 @@ def checkpoint(checkpoint_folder: Path) -> "Checkpoint":
 
 
 @pytest.fixture(scope="session")
-def artifact_folder(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantised_folder(
+    checkpoint_folder: Path, bars_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint that went on from `checkpoint_folder` for an epoch with its quantisers on."""
+    from hrm_train import train
+    from hrm_train.settings import parse_settings
+
+    folder = tmp_path_factory.mktemp("quantised") / "checkpoint"
+    train(parse_settings(SMALL), [bars_folder], folder, quantise=True, init_from=checkpoint_folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def remembered() -> "Remembered":
+    """What an export spends its seconds on, done once."""
+    from remembered import Remembered
+
+    return Remembered()
+
+
+@pytest.fixture
+def quick_export(remembered: "Remembered", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert no network and compute no feature again: they are not what a test is about."""
+    remembered.install(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def artifact_folder(
+    checkpoint_folder: Path, remembered: "Remembered", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The artifact of `checkpoint_folder`."""
     from hrm_export import export
 
     folder = tmp_path_factory.mktemp("exported") / "artifact"
-    export(checkpoint_folder, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        remembered.install(patch)
+        export(checkpoint_folder, folder)
     return folder
-
-
-@pytest.fixture
-def ready_graph(artifact_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the conversion, which takes seconds and is not what a test is about."""
-    import onnx
-
-    graph = onnx.load(artifact_folder / "model.onnx")
-    monkeypatch.setattr("hrm_export.exporter.convert", lambda model: graph)

@@ -14,15 +14,19 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.utils.tensorboard
+from rich.console import Console
 from synthetic import SMALL, random_bars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-import hrm_export.parity
 import hrm_train.devices
 from cli import show
-from cli.app import Device, Preset, app
+from cli.app import Device, Precision, Preset, app
+from hrm_export.errors import LimitExceeded
+from hrm_export.gates import FLOAT_TOLERANCES
+from hrm_export.limits import MOST_MEGABYTES
 from hrm_runtime import Account, Reason, load, load_contract, read_csv
+from hrm_runtime import contract as runtime_contract
 from hrm_runtime.bars import write_csv
 from hrm_runtime.decision import hold
 from hrm_train import load_checkpoint, load_settings
@@ -55,6 +59,7 @@ def answer(*arguments: object) -> dict[str, Any]:
 def test_names_known_without_torch_are_those_of_the_libraries() -> None:
     assert {name.value for name in Preset} == set(PRESETS)
     assert tuple(name.value for name in Device) == get_args(hrm_train.devices.Device)
+    assert tuple(name.value for name in Precision) == get_args(runtime_contract.Precision)
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])
@@ -229,6 +234,18 @@ def test_train_goes_on_from_the_weights_of_a_checkpoint(
     assert found.initialized_from == load_checkpoint(trained[0]).sha256
 
 
+def test_train_goes_on_in_integers_where_asked_to(
+    settings: Path, tensors: Path, tmp_path: Path, trained: tuple[Path, Any]
+) -> None:
+    answer(
+        "train", settings, "--data", tensors, "--out", tmp_path / "out", "--init-from", trained[0],
+        "--quantise",
+    )  # fmt: skip
+    found = load_checkpoint(tmp_path / "out")
+    assert found.model.quantised
+    assert found.description.quantised
+
+
 @pytest.fixture(scope="module")
 def folds(tensors: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A folder of two folds made by `hrm train --folds`, and what that printed."""
@@ -311,10 +328,9 @@ def test_of_several_processes_only_the_first_speaks(
         (("--nodes", "0"), "Invalid value for '--nodes'"),
         (("--folds", "0"), "Invalid value for '--folds'"),
         (("--folds", "40"), "fold 1 of 40: expected samples to train on, to validate on and to"),
-        (
-            ("--folds", "2", "--init-from", "x"),
-            "--folds, --init-from: a checkpoint knows more than",
-        ),
+        (("--folds", "2", "--init-from", "x"), "--folds: expected neither --init-from nor --qu"),
+        (("--folds", "2", "--quantise"), "--folds: expected neither --init-from nor --quantise"),
+        (("--quantise",), "quantise: expected a checkpoint to go on from, found none; train one"),
         (("--init-from", "absent"), "absent: expected a checkpoint folder"),
         (("--tensorboard", "settings.yaml"), "settings.yaml: expected a folder to write events to"),
     ],
@@ -336,23 +352,138 @@ def test_what_train_cannot_do_exits_with_2_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
-@pytest.mark.usefixtures("ready_graph")
-def test_export_writes_an_artifact_and_shows_parity(
+@pytest.mark.usefixtures("quick_export", "wide")
+def test_export_writes_an_artifact_and_shows_how_and_the_ladder(
     checkpoint_folder: Path, tmp_path: Path
 ) -> None:
     result = hrm("export", checkpoint_folder, "--out", tmp_path / "one")
     assert result.exit_code == DONE
-    assert "artifact against torch eager" in result.stdout
+    shown = rows_of(result.stdout)
+    changes, stages = (shown[: shown.index(LADDER)], shown[shown.index(LADDER) + 1 :])
+    assert changes[0] == ["pass over the graph", "changes"]
+    assert ["fuse rotation and attention", "2"] in changes
+    found = load_contract(tmp_path / "one").parity
+    assert stages == [
+        [
+            one.stage, one.reference, f"{one.windows}", f"{one.max_rel:.1e}", "100.00%", "passed",
+        ]
+        for one in found
+    ]  # fmt: skip
+    assert [one.stage for one in found] == ["composed", "artifact", "artifact, hard windows"]
     assert load(tmp_path / "one").id in result.stderr.replace("\n", "")
     said = answer("export", checkpoint_folder, "--out", tmp_path / "two")
     assert said == {"path": str(tmp_path / "two"), "model_id": load(tmp_path / "two").id}
 
 
-@pytest.mark.usefixtures("ready_graph")
+LADDER = ["stage", "against", "windows", "largest difference", "decisions equal", ""]
+
+
+def rows_of(printed: str) -> list[list[str]]:
+    """The rows of the tables in it."""
+    lines = [re.split("[┃│]", line) for line in printed.splitlines() if line[:1] in "┃│"]
+    return [[cell.strip() for cell in line[1:-1]] for line in lines]
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no cell is broken."""
+    monkeypatch.setattr(show, "out", Console(width=200))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the library's `export` was asked for by the verb, which then fails."""
+    found: dict[str, Any] = {}
+
+    def export(*arguments: object, **named: object) -> None:
+        found.update(named, arguments=arguments)
+        raise LimitExceeded("too large")
+
+    monkeypatch.setattr("hrm_export.export", export)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {}),
+        (("--precision", "fp16"), {"precision": "fp16"}),
+        (
+            ("--precision", "int8", "--calibration", "a", "--calibration", "b.csv"),
+            {"precision": "int8", "calibration": [Path("a"), Path("b.csv")]},
+        ),
+        (("--golden", "c.csv", "--golden", "d"), {"golden": [Path("c.csv"), Path("d")]}),
+        (("--cycles", "1", "--timesteps", "7"), {"cycles": 1, "timesteps": 7}),
+        (("--max-megabytes", "12.5"), {"max_megabytes": 12.5}),
+    ],
+)
+def test_options_of_export_reach_the_library(
+    options: tuple[str, ...], expected: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    result = hrm("export", "checkpoint", "--out", "artifact", *options)
+    assert result.exit_code == GATE_FAILED
+    assert result.stderr.splitlines()[-1] == "hrm: too large"
+    defaults = {
+        "arguments": (Path("checkpoint"), Path("artifact")),
+        "precision": "fp32",
+        "calibration": (),
+        "golden": (),
+        "cycles": None,
+        "timesteps": None,
+        "max_megabytes": MOST_MEGABYTES,
+    }
+    assert asked == defaults | expected
+    assert type(asked["precision"]) is str
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_export_calibrates_integers_on_bars(
+    checkpoint_folder: Path, bars_folder: Path, tmp_path: Path
+) -> None:
+    said = answer(
+        "export", checkpoint_folder, "--out", tmp_path / "artifact", "--precision", "int8",
+        "--calibration", bars_folder / "Alpha_5.csv", "--golden", bars_folder, "--cycles", 1,
+    )  # fmt: skip
+    model = load(tmp_path / "artifact")
+    assert said["model_id"] == model.id
+    graph = model.contract.graph
+    assert (graph.precision, graph.cycles, graph.timesteps) == ("int8", 1, 2)
+    assert len(graph.input_scales) == 10
+
+
+@pytest.mark.usefixtures("quick_export")
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--precision", "int8"), BAD_INPUT, "int8: expected a checkpoint trained with quantisers"),
+        (("--calibration", "bars"), BAD_INPUT, "calibration: expected for int8 of a checkpoint"),
+        (
+            ("--precision", "int8", "--calibration", "absent.csv"),
+            BAD_INPUT,
+            "absent.csv: expected a file named SYMBOL_TIMEFRAME",
+        ),
+        (("--cycles", "0"), BAD_INPUT, "cycles and timesteps: expected 1 or more of each and at"),
+        (("--cycles", "1000"), BAD_INPUT, "at most 1000 steps in all, found 1000 x 2"),
+        (("--precision", "fp8"), BAD_INPUT, "Invalid value for '--precision'"),
+        (("--cycles", "many"), BAD_INPUT, "Invalid value for '--cycles'"),
+        (("--max-megabytes", "0.01"), GATE_FAILED, "expected at most 0.01; export it as fp16"),
+    ],
+)
+def test_an_export_that_is_refused_exits_with_its_code_and_leaves_nothing(
+    options: tuple[str, ...], code: int, message: str, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    result = hrm("export", checkpoint_folder, "--out", tmp_path / "artifact", *options)
+    assert result.exit_code == code
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick_export")
 def test_an_export_that_fails_its_gate_exits_with_1(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hrm_export.parity.TOLERANCES, "value", 1e-12)
+    monkeypatch.setitem(FLOAT_TOLERANCES, "value", 1e-12)
     result = hrm("export", checkpoint_folder, "--out", tmp_path / "artifact")
     assert result.exit_code == GATE_FAILED
     assert "Outputs beyond tolerance: value" in result.stderr
@@ -366,24 +497,44 @@ def test_parity_prints_every_output_of_every_stage(
         "parity", artifact_folder, "--checkpoint", checkpoint_folder,
         "--data", bars_folder, "--windows", 64,
     )  # fmt: skip
-    assert said["passed"] is True
-    assert said["windows"] == 64
-    (stage,) = said["stages"]
-    assert stage["outputs"].keys() == load_contract(artifact_folder).tolerances.keys()
-    assert stage["outputs"]["value"].keys() == {"max_abs", "max_rel", "tolerance"}
-    assert {"stage", "reference", "max_abs", "max_rel", "action_agreement", "flips"} < stage.keys()
+    assert (said["passed"], said["windows"], said["unseen"]) == (True, 64, 64)
+    one, hard = said["stages"]
+    assert (one["stage"], one["reference"], one["windows"]) == ("artifact", "torch eager", 64)
+    assert hard["stage"] == "artifact, hard windows"
+    tolerances = load_contract(artifact_folder).tolerances
+    for stage in said["stages"]:
+        assert {"max_abs", "max_rel", "action_agreement", "flips", "passed"} < stage.keys()
+        assert {n: output["tolerance"] for n, output in stage["outputs"].items()} == tolerances
+        for output in stage["outputs"].values():
+            assert 0 <= output["max_rel"] <= min(output["tolerance"], output["max_abs"])
+        assert stage["max_rel"] == max(o["max_rel"] for o in stage["outputs"].values())
+        assert (stage["action_agreement"], stage["flips"], stage["passed"]) == (1.0, [], True)
+        assert sum(band["windows"] for band in stage["by_gap"]) == stage["windows"]
+    assert [len(row) for row in one["growth"]["z_L"]] == [2, 2]
+    assert hard["growth"] is None
 
 
 def test_parity_with_another_checkpoint_fails_the_gate_and_says_where(
     artifact_folder: Path, trained: tuple[Path, Any], bars_folder: Path
 ) -> None:
-    result = hrm(
+    arguments = (
         "parity", artifact_folder, "--checkpoint", trained[0],
         "--data", bars_folder, "--windows", 64,
     )  # fmt: skip
+    result = hrm(*arguments)
     assert result.exit_code == GATE_FAILED
     assert "FAILED" in result.stdout
-    assert "segments differs, top-two gap" in result.stdout
+    said = hrm(*arguments, "--json")
+    assert said.exit_code == GATE_FAILED
+    found = json.loads(said.stdout)
+    assert found["passed"] is False
+    stage = found["stages"][0]
+    assert stage["passed"] is False
+    assert len(stage["flips"]) > 10
+    for flip in stage["flips"][:10]:
+        line = f"window {flip['window']}: {flip['what']} differs, top-two gap {flip['gap']:.2e}"
+        assert line in result.stdout
+    assert f"and {len(stage['flips']) - 10:,} more" in result.stdout
 
 
 def test_inspect_shows_the_contract(artifact_folder: Path) -> None:
@@ -393,13 +544,24 @@ def test_inspect_shows_the_contract(artifact_folder: Path) -> None:
     moment = datetime.fromtimestamp(contract.provenance.trained_until, UTC)
     for expected in (
         "Alpha, Beta",
-        "2 cycles x 2 timesteps",
+        "2 cycles x 2 timesteps, fp32",
         "205",
         contract.digest[:20],
         f"{moment:%Y-%m-%d %H:%M} UTC",
     ):
         assert expected in result.stdout
     assert answer("inspect", artifact_folder) == json.loads(json.dumps(asdict(contract)))
+
+
+@pytest.mark.usefixtures("wide")
+def test_inspect_shows_the_ladder(artifact_folder: Path) -> None:
+    shown = rows_of(hrm("inspect", artifact_folder).stdout)
+    stages = shown[shown.index(LADDER) + 1 :]
+    assert [(row[0], row[1], row[-1]) for row in stages] == [
+        ("composed", "torch eager", "passed"),
+        ("artifact", "torch eager", "passed"),
+        ("artifact, hard windows", "torch eager", "passed"),
+    ]
 
 
 def predict(artifact: Path, bars: Path, *options: object) -> tuple[object, ...]:

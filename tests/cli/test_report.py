@@ -244,7 +244,7 @@ def test_trace_prints_every_segment(data: Path, traced: Trace, tmp_path: Path) -
         "close": traced.close,
         "account": vars(Account.flat(1e6)),
         "decision": decision_fields(traced.decision),
-        "halted": False,
+        "halted": traced.halted,
         "segments": [
             {
                 "l_residual": segment.l_residual.tolist(),
@@ -311,8 +311,8 @@ def test_a_trace_that_ends_degraded_exits_with_1_and_is_drawn(
     data: Path, traced: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     safe = hold(Reason.NON_FINITE, traced.decision.model_id, segments=2)
-    first, second = traced.segments
-    broken = replace(second, l_residual=second.l_residual * np.nan, decision=safe)
+    first = traced.segments[0]
+    broken = replace(first, l_residual=first.l_residual * np.nan, decision=safe)
     found = replace(traced, decision=safe, segments=(first, broken))
     monkeypatch.setattr("hrm_runtime.trace.trace", lambda *_, **__: found)
     out = tmp_path / "one.png"

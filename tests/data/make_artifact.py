@@ -13,12 +13,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "support"))
 os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
 
+from halting import train_halting  # noqa: E402
 from synthetic import SMALL, random_bars  # noqa: E402
 
 from hrm_export import export  # noqa: E402
 from hrm_runtime.bars import write_csv  # noqa: E402
 from hrm_runtime.contract import FORMAT_VERSION  # noqa: E402
-from hrm_train import train  # noqa: E402
 from hrm_train.settings import parse_settings  # noqa: E402
 
 
@@ -31,7 +31,7 @@ def main() -> None:
         write_csv(random_bars(900, seed=1), data / "Alpha_5.csv")
         write_csv(random_bars(900, seed=2), data / "Beta_5.csv")
         write_csv(random_bars(900, seed=3, seconds=900), data / "Beta_15.csv")
-        train(settings, [data], Path(folder, "checkpoint"))
+        train_halting(settings, [data], Path(folder, "checkpoint"))
         exported = export(Path(folder, "checkpoint"), HERE / f"artifact-{FORMAT_VERSION}")
     print(exported.path, exported.model_id)
 

@@ -21,7 +21,10 @@ from hrm_runtime.contract import (
     FORMAT_VERSION,
     UNKNOWN,
     Flip,
+    GapBand,
+    Growth,
     Instrument,
+    Stage,
     name_of,
     read_contract,
 )
@@ -52,13 +55,20 @@ def test_the_frozen_contract_is_written_back_byte_for_byte(text: bytes) -> None:
 
 def test_what_was_sealed_reads_back_equal(contract: Contract) -> None:
     flip = Flip(window=3, what="action", gap=1e-5)
+    band = GapBand(above=0.01, windows=7, same_action=6, same_decision=5)
+    growth = Growth(z_L=((1e-7, 2e-7), (0.0, 3e-7)), z_H=(1e-8, 2.5e-8))
+    stage = replace(
+        contract.parity[0], flips=(flip,), action_agreement=0.999, by_gap=(band,), growth=growth
+    )
+    listed = {name: replace(o, tolerance=None) for name, o in stage.outputs.items()}
     other = replace(
         contract,
         digest="whatever it was",
         name="Näme with “free” text",
         allow_unknown_instrument=True,
         max_segments=4,
-        parity=(replace(contract.parity[0], flips=(flip,), action_agreement=0.999),),
+        graph=replace(contract.graph, precision="int8", input_scales={"l_module.from_h": 0.0125}),
+        parity=(stage, replace(stage, outputs=listed, gated=False, passed=False, growth=None)),
     )
     read = read_contract(seal(other))
     assert replace(read, digest="") == replace(other, digest="")
@@ -181,7 +191,15 @@ def test_a_document_without_a_format_version_is_unsupported(document: bytes) -> 
         (lambda d: d["quantity"].update(typical=2), r"quantity\.typical: unknown; expected only"),
         (lambda d: d["graph"].update(h_dim="16"), r"graph\.h_dim: expected an integer, found '16'"),
         (lambda d: d["graph"].update(reset_l=1), r"graph\.reset_l: expected true or false"),
-        (lambda d: d["graph"].update(precision="fp8"), r"graph\.precision: expected 'fp32'"),
+        (
+            lambda d: d["graph"].update(precision="fp8"),
+            r"graph\.precision: expected 'fp32' or 'fp16' or 'int8', found 'fp8'",
+        ),
+        (lambda d: d["graph"].pop("input_scales"), r"graph\.input_scales: expected, but missing"),
+        (
+            lambda d: d["graph"].update(input_scales={"l_module.from_h": "1"}),
+            r"graph\.input_scales\.l_module\.from_h: expected a number, found '1'",
+        ),
         (lambda d: d["tolerances"].update(value=None), r"tolerances\.value: expected a number"),
         (lambda d: d["features"].update(names="sma_5"), r"features\.names: expected a list"),
         (
@@ -199,6 +217,19 @@ def test_a_document_without_a_format_version_is_unsupported(document: bytes) -> 
         (
             lambda d: d["parity"][0]["outputs"]["value"].pop("max_abs"),
             r"parity\[0\]\.outputs\.value\.max_abs: expected, but missing",
+        ),
+        (
+            lambda d: d["parity"][0]["outputs"]["value"].update(tolerance="any"),
+            r"parity\[0\]\.outputs\.value\.tolerance: expected a number, found 'any'",
+        ),
+        (lambda d: d["parity"][0].pop("gated"), r"parity\[0\]\.gated: expected, but missing"),
+        (
+            lambda d: d["parity"][0]["by_gap"][2].pop("same_action"),
+            r"parity\[0\]\.by_gap\[2\]\.same_action: expected, but missing",
+        ),
+        (
+            lambda d: d["parity"][1]["growth"].update(z_L=[0.1, 0.2]),
+            r"parity\[1\]\.growth\.z_L\[0\]: expected a list, found 0.1",
         ),
     ],
 )
@@ -243,12 +274,35 @@ def part(name: str, **changes: Any) -> Callable[[Contract], Contract]:
     return lambda c: replace(c, **{name: replace(getattr(c, name), **changes)})
 
 
+def stages(change: Callable[[Stage], Stage]) -> Callable[[Contract], Contract]:
+    """The contract with each stage of its parity changed."""
+    return lambda c: replace(c, parity=tuple(map(change, c.parity)))
+
+
+def outputs(**changes: Any) -> Callable[[Stage], Stage]:
+    """A stage with fields of one of its outputs changed."""
+    return lambda s: replace(
+        s, outputs={**s.outputs, "value": replace(s.outputs["value"], **changes)}
+    )
+
+
+def int8(worst: float = 0.5, **scales: float) -> Callable[[Contract], Contract]:
+    """The contract of integer products, with a tolerance."""
+    return lambda c: replace(
+        c,
+        graph=replace(c.graph, precision="int8", input_scales=scales),
+        tolerances={**c.tolerances, "z_H_out": worst},
+    )
+
+
 IDS = "instruments: expected ids once each, 0 for 'unknown'"
 FACTS = "instruments: expected lot_size >= 1, tick_size > 0, 0 < premium_min <= premium_max"
 TIMEFRAME_IDS = "timeframes: expected ids from 1, once each"
 BOUNDS = "quantity: expected 1 <= min < max"
 NUMBERS = "expected finite numbers >= 0"
 SIZES = "graph: expected sizes >= 1"
+PROVEN = "parity: expected at least one stage that had to pass, and that each of those did$"
+SCALES = r"graph\.input_scales: expected scales above 0 for int8, none for others$"
 FILES = r"files: expected model\.onnx and golden\.npz"
 
 
@@ -312,21 +366,34 @@ FILES = r"files: expected model\.onnx and golden\.npz"
         ),
         (
             lambda c: replace(c, parity=(c.parity[0], replace(c.parity[0], passed=False))),
-            "parity: expected at least one stage, each passed",
+            PROVEN,
         ),
-        (lambda c: replace(c, parity=()), "parity: expected at least one stage"),
-        (
-            lambda c: replace(c, parity=(replace(c.parity[0], outputs={}),)),
-            "parity: .* with every output within tolerance",
-        ),
+        (lambda c: replace(c, parity=()), PROVEN),
+        (stages(lambda s: replace(s, gated=False)), PROVEN),
+        (stages(lambda s: replace(s, outputs={})), PROVEN),
+        (stages(outputs(beyond=1)), PROVEN),
+        (stages(lambda s: replace(s, allowance=0.0051)), PROVEN),
+        (stages(lambda s: outputs(beyond=s.windows // 100)(replace(s, allowance=0.005))), PROVEN),
+        (part("graph", input_scales={"l_module.from_h": 0.1}), SCALES),
+        (part("graph", precision="fp16", input_scales={"l_module.from_h": 0.1}), SCALES),
+        (int8(), SCALES),
+        (int8(join=0.0), SCALES),
+        (int8(join=0.1, other=-0.1), SCALES),
         (
             lambda c: replace(c, tolerances={**c.tolerances, "mood": 0.01}),
             "tolerances: expected one per output",
         ),
         (
             lambda c: replace(c, tolerances={**c.tolerances, "value": 1e9}),
-            "tolerances: expected at most 0.05",
+            "tolerances: expected at most 0.05$",
         ),
+        (
+            lambda c: part("graph", precision="fp16")(
+                replace(c, tolerances={**c.tolerances, "value": 0.0501})
+            ),
+            "tolerances: expected at most 0.05$",
+        ),
+        (int8(worst=0.501, join=0.1), "tolerances: expected at most 0.5$"),
     ],
 )
 def test_a_contradiction_is_refused_with_what_was_expected(
@@ -344,6 +411,13 @@ def test_a_contradiction_is_refused_with_what_was_expected(
         timeframe("a fortnight", id=9, seconds=14 * 86_400),
         part("trading", cost_fraction=0.0),
         lambda c: replace(c, timeframes={}),
+        part("graph", precision="fp16"),
+        int8(join=0.1, other=1e-9),
+        lambda c: replace(
+            c, parity=(c.parity[0], replace(c.parity[0], gated=False, passed=False, outputs={}))
+        ),
+        stages(outputs(max_rel=7.0, tolerance=None)),
+        stages(lambda s: outputs(beyond=s.windows // 200)(replace(s, allowance=0.005))),
     ],
 )
 def test_what_is_allowed_is_read_as_it_was_written(

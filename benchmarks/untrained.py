@@ -1,0 +1,103 @@
+"""An artifact of full size that nobody trained, to measure what serving one costs.
+
+    python benchmarks/untrained.py base-int8 [--preset base] [--precision int8]
+    python benchmarks/footprint.py base-int8
+    hrm bench base-int8 --peers
+
+Random weights answer differently wherever float32 rounds differently, so its golden vectors are its
+own answers, not torch's, and of the parity ladder it has the rungs below its precision only.
+"""
+
+import argparse
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+import torch
+
+from hrm_export.build import stages
+from hrm_export.exporter import contract_of
+from hrm_export.golden import make_golden
+from hrm_export.inputs import window_inputs
+from hrm_export.parity import lower_rungs, require
+from hrm_runtime.artifact import load
+from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, Precision
+from hrm_runtime.model import Model
+from hrm_runtime.schema import seal
+from hrm_runtime.session import Session
+from hrm_train.checkpoint import Checkpoint, Description
+from hrm_train.model import HierarchicalReasoningModel
+from hrm_train.prepared import prepare_series
+from hrm_train.scales import calibrate
+from hrm_train.settings import PRESETS, preset
+from hrm_train.windows import spread, windows
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+BARS: Final = 1200
+WINDOWS: Final = 64
+
+
+def untrained(name: str) -> Checkpoint:
+    """A checkpoint that no training wrote: random weights, windows of random bars."""
+    sys.path.insert(0, str(ROOT / "tests/support"))
+    from synthetic import random_bars
+
+    settings = preset(name)
+    prepared = prepare_series(settings, {("Alpha", "5"): random_bars(BARS)})
+    chosen = spread(prepared, np.arange(len(prepared)), WINDOWS, 0)
+    network = settings.network.input
+    torch.manual_seed(0)
+    manifest = prepared.manifest
+    description = Description(
+        format_version=1, digest="", feature_version=manifest.feature_version,
+        features=manifest.features, account=manifest.account, vocabulary=manifest.vocabulary,
+        series=manifest.series, train_samples=0, validation_samples=0, boundary=0, judged_from=0,
+        judged_until=None, initialized_from=None, quantised=False, best_epoch=1, epochs=(),
+        files={},
+    )  # fmt: skip
+    return Checkpoint(
+        HierarchicalReasoningModel(settings).eval(),
+        settings,
+        description,
+        windows(prepared, chosen, network.history_bars + network.window - 1),
+        hashlib.sha256(b"untrained").hexdigest(),
+    )
+
+
+def write(source: Checkpoint, precision: Precision, out: Path) -> None:
+    """Write the artifact and load it once."""
+    model = source.model
+    contract = contract_of(source, model, "fp32", out.name)
+    inputs = window_inputs(contract, source.windows)
+    if precision == "int8":
+        model.quantise(calibrate(model, *inputs.arrays))
+    contract = contract_of(source, model, precision, out.name)
+    graphs = {built.stage: built.to_bytes() for built in stages(model, precision)}
+    _, graph = graphs.popitem()
+    parity = lower_rungs(model, contract, graphs, inputs)
+    require(parity)
+    golden = make_golden(Model(contract, "", Session(graph)).run, contract, source.windows, inputs)
+    files = {MODEL: graph, GOLDEN: golden.to_bytes()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[CONTRACT] = seal(replace(contract, files=hashes, parity=parity))
+    out.mkdir(parents=True)
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+    print(f"wrote {out}, id {load(out).id}")
+
+
+def main() -> None:
+    """Make and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
+    parser.add_argument("--precision", choices=get_args(Precision), default="int8")
+    asked = parser.parse_args()
+    write(untrained(asked.preset), asked.precision, asked.out)
+
+
+if __name__ == "__main__":
+    main()

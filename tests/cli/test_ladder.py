@@ -1,0 +1,128 @@
+"""What a person sees of an export: the passes, the ladder, and where two sides part."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from cli import show
+from hrm_export.build import Change
+from hrm_runtime.contract import OUTPUTS, Flip, GapBand, OutputParity, Stage
+
+Said = Callable[..., list[str]]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Said:
+    """The lines that are shown of something, without frames."""
+    written = io.StringIO()
+    monkeypatch.setattr(show, "out", Console(file=written, width=200))
+
+    def shown(what: Callable[..., None], *arguments: object) -> list[str]:
+        what(*arguments)
+        lines = [line.strip("┃│ ").rstrip() for line in written.getvalue().splitlines()]
+        return [line for line in lines if line and not set(line) & set("┏┡├└")]
+
+    return shown
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.replace("┃", "│").split("│")]
+
+
+def stage(
+    name: str = "artifact",
+    *,
+    passed: bool = True,
+    gated: bool = True,
+    beyond: int = 0,
+    flips: int = 0,
+    tolerance: float | None = 1e-3,
+) -> Stage:
+    outputs = {
+        name: OutputParity(max_abs=2.0, max_rel=1e-4, tolerance=tolerance, beyond=0)
+        for name in OUTPUTS
+    }
+    if beyond:
+        outputs["value"] = OutputParity(max_abs=2.5, max_rel=0.25, tolerance=0.1, beyond=beyond)
+    return Stage(
+        stage=name,
+        reference="torch eager",
+        gated=gated,
+        allowance=0.0,
+        windows=2000,
+        max_abs=2.5,
+        max_rel=0.25 if beyond else 1e-4,
+        outputs=outputs,
+        action_agreement=1 - flips / 2000,
+        by_gap=(
+            GapBand(above=0.0, windows=0, same_action=0, same_decision=0),
+            GapBand(above=1e-4, windows=1600, same_action=1599, same_decision=1200),
+            GapBand(above=0.2, windows=400, same_action=400, same_decision=399),
+        ),
+        flips=tuple(Flip(window=7 * n, what="action", gap=0.001 * n) for n in range(flips)),
+        growth=None,
+        passed=passed,
+    )
+
+
+def test_passes_are_shown_with_their_changes(said: Said) -> None:
+    changes = [Change("fuse SiLU", 2), Change("fold constants", 1234)]
+    assert [cells(line) for line in said(show.changes, changes)] == [
+        ["pass over the graph", "changes"],
+        ["fuse SiLU", "2"],
+        ["fold constants", "1,234"],
+    ]
+
+
+def test_the_ladder_has_a_line_for_each_stage(said: Said) -> None:
+    stages = [
+        stage("composed"),
+        stage("fused", passed=False),
+        stage("one", gated=False),
+        stage("other", gated=False, passed=False),
+    ]
+    assert [cells(line) for line in said(show.parity, stages)] == [
+        ["stage", "against", "windows", "largest difference", "decisions equal"],
+        ["composed", "torch eager", "2,000", "1.0e-04", "100.00%", "passed"],
+        ["fused", "torch eager", "2,000", "1.0e-04", "100.00%", "FAILED"],
+        ["one", "torch eager", "2,000", "1.0e-04", "100.00%", "within"],
+        ["other", "torch eager", "2,000", "1.0e-04", "100.00%", "beyond"],
+    ]
+
+
+def test_outputs_beyond_their_tolerance_are_named(said: Said) -> None:
+    *_, last = said(show.parity, [stage(passed=False, beyond=12)])
+    assert last == (
+        "artifact against torch eager: value differs by 2.5e-01, tolerance 1e-01, in 12 windows "
+        "beyond it"
+    )
+
+
+def test_outputs_that_are_only_listed_are_not(said: Said) -> None:
+    assert len(said(show.parity, [stage(tolerance=None)])) == 2
+
+
+def test_agreement_is_shown_by_gap_where_decisions_differ(said: Said) -> None:
+    _, _, title, more, *table, first, second = said(show.parity, [stage(flips=2)])
+    assert f"{title} {more}" == "artifact against torch eager, by the latter's top-two gap"
+    assert [cells(line) for line in table] == [
+        ["gap from", "windows", "same action", "same decision"],
+        ["0", "0"],
+        ["0.0001", "1,600", "99.94%", "75.00%"],
+        ["0.2", "400", "100.00%", "99.75%"],
+    ]
+    assert first == "window 0: action differs, top-two gap 0.00e+00"
+    assert second == "window 7: action differs, top-two gap 1.00e-03"
+
+
+@pytest.mark.parametrize(
+    ("flips", "more"), [(10, None), (11, "and 1 more"), (1500, "and 1,490 more")]
+)
+def test_ten_decisions_that_differ_are_listed(flips: int, more: str | None, said: Said) -> None:
+    lines = said(show.parity, [stage(flips=flips)])
+    listed = [line for line in lines if line.startswith("window ")]
+    assert len(listed) == 10
+    assert listed[-1] == "window 63: action differs, top-two gap 9.00e-03"
+    assert lines[-1] == (more or listed[-1])
