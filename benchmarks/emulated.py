@@ -22,13 +22,13 @@ import numpy as np
 import hrm_runtime
 from hrm_runtime import Account, Model, load
 from hrm_runtime.bars import read_csv
+from hrm_runtime.contract import INPUTS
 from hrm_runtime.features import rows
 from hrm_runtime.model import decisions, network_inputs
 
 OURS = str(Path(hrm_runtime.__file__).parents[1])
 """Where this package lies; an editable install is not on the path."""
 
-INPUTS = ("features", "account", "instrument", "timeframe")
 WINDOWS = 200
 ROWS = 500
 """Rows held together and apart; windows are repeated to make so many."""

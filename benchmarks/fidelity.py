@@ -23,13 +23,12 @@ import numpy as np
 import torch
 
 from hrm_export.build import build
-from hrm_export.comparison import Comparison
-from hrm_export.gates import INT8, QUANTISED, Gate
+from hrm_export.gates import INT8, QUANTISED
 from hrm_export.inputs import Inputs
-from hrm_export.parity import torch_run
+from hrm_export.parity import compare, torch_run
 from hrm_runtime.account import Account
-from hrm_runtime.contract import Stage
-from hrm_runtime.model import Run, run_segments
+from hrm_runtime.contract import INPUTS, Stage
+from hrm_runtime.model import Run
 from hrm_runtime.session import Session
 from hrm_train import load_checkpoint, train
 from hrm_train.checkpoint import Checkpoint
@@ -44,8 +43,6 @@ from hrm_train.trainer import evaluate
 ROOT: Final = Path(__file__).resolve().parent.parent
 SAMPLES: Final = 10_000
 """Unseen samples, at most, spread over all there are."""
-
-BATCH: Final = 256
 
 
 def changed(settings: Settings, **training: Any) -> Settings:
@@ -79,10 +76,9 @@ def trained(settings: Settings, data: Path, out: Path, init_from: Path | None = 
 def deployed(model: HierarchicalReasoningModel) -> Run:
     """The int8 graph of `model`, at the options it is served with."""
     session = Session(build(model, "int8"))
-    names = ("features", "account", "instrument", "timeframe", "z_H", "z_L")
 
     def run(*arrays: Any, **states: Any) -> Any:
-        return session.run(dict(zip(names, arrays, strict=False)) | states)
+        return session.run(dict(zip(INPUTS, arrays, strict=True)) | states)
 
     return run
 
@@ -93,16 +89,6 @@ def inputs_of(prepared: Prepared, settings: Settings, samples: np.ndarray) -> In
     arrays = [array.numpy() for array in tensors.inputs(torch.from_numpy(samples))]
     accounts = [Account(*row) for row in prepared.sample_raw_account[samples].tolist()]
     return Inputs(*arrays, accounts=tuple(accounts))
-
-
-def compared(gate: Gate, one: Run, other: Run, inputs: Inputs, segments: int) -> Stage:
-    """`other` held against `one`."""
-    gathered = Comparison(gate)
-    for start in range(0, len(inputs), BATCH):
-        part = inputs.slice(start, start + BATCH)
-        passes = [run_segments(run, *part.arrays, segments) for run in (one, other)]
-        gathered.add(part.accounts, *passes)
-    return gathered.stage("int8", "reference")
 
 
 def report(name: str, stage: Stage) -> dict[str, Any]:
@@ -176,12 +162,12 @@ def main() -> None:
     for name, model in [*networks.items()][1:]:
         graph, twin = deployed(model), torch_run(model)
         plain = torch_run(model.without_quantisers())
-        found[name] |= {
-            "twin": report(f"{name}: graph against its twin",
-                           compared(INT8, twin, graph, inputs, segments)),
-            "off": report(f"{name}: graph against quantisers off",
-                          compared(QUANTISED, plain, graph, inputs, segments)),
-        }  # fmt: skip
+        for what, gate, reference in (
+            ("its twin", INT8, twin),
+            ("quantisers off", QUANTISED, plain),
+        ):
+            stage = compare(gate, reference, graph, inputs, segments).stage("int8", what)
+            found[name][what] = report(f"{name}: graph against {what}", stage)
     (given.out / "fidelity.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

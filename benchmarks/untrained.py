@@ -19,14 +19,13 @@ import numpy as np
 import torch
 
 from hrm_export.build import stages
-from hrm_export.exporter import contract_of
+from hrm_export.exporter import contract_of, write_files
 from hrm_export.golden import make_golden
 from hrm_export.inputs import window_inputs
 from hrm_export.parity import lower_rungs, require
 from hrm_runtime.artifact import load
-from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL, Precision
+from hrm_runtime.contract import Precision
 from hrm_runtime.model import Model
-from hrm_runtime.schema import seal
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, Description
 from hrm_train.model import HierarchicalReasoningModel
@@ -48,7 +47,6 @@ def untrained(name: str) -> Checkpoint:
     settings = preset(name)
     prepared = prepare_series(settings, {("Alpha", "5"): random_bars(BARS)})
     chosen = spread(prepared, np.arange(len(prepared)), WINDOWS, 0)
-    network = settings.network.input
     torch.manual_seed(0)
     manifest = prepared.manifest
     description = Description(
@@ -62,7 +60,7 @@ def untrained(name: str) -> Checkpoint:
         HierarchicalReasoningModel(settings).eval(),
         settings,
         description,
-        windows(prepared, chosen, network.history_bars + network.window - 1),
+        windows(prepared, chosen, settings.network.input.bars_needed),
         hashlib.sha256(b"untrained").hexdigest(),
     )
 
@@ -80,12 +78,8 @@ def write(source: Checkpoint, precision: Precision, out: Path) -> None:
     parity = lower_rungs(model, contract, graphs, inputs)
     require(parity)
     golden = make_golden(Model(contract, "", Session(graph)).run, contract, source.windows, inputs)
-    files = {MODEL: graph, GOLDEN: golden.to_bytes()}
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files[CONTRACT] = seal(replace(contract, files=hashes, parity=parity))
     out.mkdir(parents=True)
-    for name, content in files.items():
-        (out / name).write_bytes(content)
+    write_files(out, replace(contract, parity=parity), graph, golden)
     print(f"wrote {out}, id {load(out).id}")
 
 

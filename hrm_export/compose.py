@@ -1,11 +1,12 @@
 """The N x T graph, written out of the graphs of its steps over one set of weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from hrm_export.steps import CHANGE, NEXT, OPSET, Steps
@@ -193,6 +194,14 @@ class _Writer:
         node.outputs[0].name = f"value{len(self._nodes)}"
         self._nodes.append(node)
         return node.outputs[0]
+
+
+def with_outputs(graph: bytes, names: Iterable[str]) -> bytes:
+    """`graph`, an ONNX file, that also answers with values inside it."""
+    model = onnx.load_model_from_string(graph)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def initializer(name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -37,6 +37,7 @@ from hrm_runtime.contract import (
     Provenance,
     Quantity,
 )
+from hrm_runtime.golden import Golden
 from hrm_runtime.model import Model
 from hrm_runtime.schema import seal
 from hrm_runtime.session import Session
@@ -135,14 +136,19 @@ def export(
         inputs = window_inputs(contract, candidates)
     vectors = make_golden(torch_run(twin_of(model, precision)), contract, candidates, inputs)
 
-    files = {MODEL: graph, GOLDEN: vectors.to_bytes()}
-    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
-    files[CONTRACT] = seal(replace(contract, files=hashes, parity=parity))
     with _staging(destination) as folder:
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        write_files(folder, replace(contract, parity=parity), graph, vectors)
         loaded = load(folder)
     return Exported(destination, loaded.id, loaded.contract, changes)
+
+
+def write_files(folder: Path, contract: Contract, graph: bytes, golden: Golden) -> None:
+    """Write the three files of an artifact; the contract gets the hashes of the others."""
+    files = {MODEL: graph, GOLDEN: golden.to_bytes()}
+    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+    files[CONTRACT] = seal(replace(contract, files=hashes))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _configured(

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from hrm_runtime.account import Account
+from hrm_runtime.bars import listed
 from hrm_runtime.contract import UNKNOWN, Contract, name_of
 from hrm_runtime.features import rows
 from hrm_runtime.model import Floats, Ids, network_inputs
@@ -73,7 +74,7 @@ def bars_windows(source: Checkpoint, data: str | Path | Iterable[str | Path], mo
         BadBars, DataInvalid, SettingsInvalid: the data cannot be read, or is of names that the
             checkpoint does not decide for.
     """
-    paths = [data] if isinstance(data, str | Path) else [*data]
+    paths = listed(data)
     prepared = prepare(source.settings, paths, source.description.vocabulary)
     embeddings = source.settings.network.embeddings
     for kind, ids, allowed in (
@@ -137,8 +138,7 @@ def _alternating(like: Floats) -> Floats:
 
 
 def _windows(source: Checkpoint, prepared: Prepared, chosen: Ids) -> Windows:
-    network = source.settings.network.input
-    return windows(prepared, chosen, network.history_bars + network.window - 1)
+    return windows(prepared, chosen, source.settings.network.input.bars_needed)
 
 
 def _seed(source: Checkpoint) -> int:

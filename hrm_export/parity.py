@@ -8,22 +8,19 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import torch
-from torch import Tensor
 
 from hrm_export.build import COMPOSED, FUSED
 from hrm_export.comparison import Comparison
-from hrm_export.compose import high_state, low_state
+from hrm_export.compose import high_state, low_state, with_outputs
 from hrm_export.errors import ParityFailed
 from hrm_export.gates import FLOAT, OF_PRECISION, QUANTISED, Gate
 from hrm_export.inputs import Inputs, hard, unseen_windows, window_inputs
 from hrm_runtime.artifact import load
-from hrm_runtime.contract import MODEL, OUTPUTS, Contract, Growth, Precision, Stage
+from hrm_runtime.contract import INPUTS, MODEL, OUTPUTS, Contract, Growth, Precision, Stage
 from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
@@ -41,6 +38,9 @@ TWINS: Final[Mapping[Precision, str]] = {
 
 ARTIFACT: Final = "artifact"
 HARD: Final = "artifact, hard windows"
+
+States = tuple[list[Floats], list[Floats]]
+"""z_L after every low step, z_H after every high step."""
 
 BATCH: Final = 256
 _RUNG_WINDOWS: Final = 64
@@ -129,9 +129,9 @@ def lower_rungs(
     """
     plain, few = model.without_quantisers(), inputs.slice(0, _RUNG_WINDOWS)
     return tuple(
-        compare(FLOAT, torch_run(plain), _opened(graphs[name], contract), few, contract).stage(
-            name, TORCH
-        )
+        compare(
+            FLOAT, torch_run(plain), _opened(graphs[name], contract), few, contract.max_segments
+        ).stage(name, TORCH)
         for name in (COMPOSED, FUSED)
         if name in graphs
     )
@@ -154,31 +154,33 @@ def upper_rungs(
     precision = contract.graph.precision
     gate, name = OF_PRECISION[precision], TWINS[precision]
     twin = twin_of(model, precision)
-    grown = _growth(twin, graph, contract, inputs.slice(0, _RUNG_WINDOWS))
+    few, segments = inputs.slice(0, _RUNG_WINDOWS), contract.max_segments
+    states = _graph_states(graph, contract, few)
+    grown = _growth(_torch_states(twin, few), states)
     stages = [
-        compare(gate, torch_run(twin), served.run, inputs, contract).stage(
+        compare(gate, torch_run(twin), served.run, inputs, segments).stage(
             ARTIFACT, name, growth=grown
         ),
-        compare(gate, torch_run(twin), served.run, hard(inputs), contract).stage(HARD, name),
+        compare(gate, torch_run(twin), served.run, hard(inputs), segments).stage(HARD, name),
     ]
     if precision != "fp32":
         plain = model.without_quantisers()
-        grown = _growth(plain, graph, contract, inputs.slice(0, _RUNG_WINDOWS))
+        grown = _growth(_torch_states(plain, few), states)
         stages.append(
-            compare(QUANTISED, torch_run(plain), served.run, inputs, contract).stage(
+            compare(QUANTISED, torch_run(plain), served.run, inputs, segments).stage(
                 ARTIFACT, TORCH, gated=trained, growth=grown
             )
         )
     return tuple(stages)
 
 
-def compare(gate: Gate, reference: Run, run: Run, inputs: Inputs, contract: Contract) -> Comparison:
+def compare(gate: Gate, reference: Run, run: Run, inputs: Inputs, max_segments: int) -> Comparison:
     """Run both over all windows, in batches."""
     gathered = Comparison(gate)
     for start in range(0, len(inputs), BATCH):
         part = inputs.slice(start, start + BATCH)
-        expected = run_segments(reference, *part.arrays, contract.max_segments)
-        found = run_segments(run, *part.arrays, contract.max_segments)
+        expected = run_segments(reference, *part.arrays, max_segments)
+        found = run_segments(run, *part.arrays, max_segments)
         gathered.add(part.accounts, expected, found)
     return gathered
 
@@ -233,35 +235,37 @@ def _opened(graph: bytes, contract: Contract) -> Run:
     return Model(contract, "", Session(graph)).run
 
 
-def _growth(
-    model: HierarchicalReasoningModel, graph: bytes, contract: Contract, inputs: Inputs
-) -> Growth:
-    """The difference between both after each step of a first segment."""
+def _graph_states(graph: bytes, contract: Contract, inputs: Inputs) -> States:
+    """What `_torch_states` of the graph would be."""
     cycles, timesteps = contract.graph.cycles, contract.graph.timesteps
-    expected_L, expected_H = _torch_states(model, inputs)
     lows = [low_state(n, t) for n in range(1, cycles + 1) for t in range(1, timesteps + 1)]
     highs = [high_state(n) for n in range(1, cycles + 1)]
-    feeds = dict(
-        zip(("features", "account", "instrument", "timeframe"), inputs.arrays, strict=True)
+    feeds = dict(zip(INPUTS, inputs.arrays, strict=True))
+    found = Session(with_outputs(graph, [*lows, *highs])).run(feeds)
+    return [found[name] for name in lows], [found[name] for name in highs]
+
+
+def _growth(expected: States, found: States) -> Growth:
+    """The difference between both after each step."""
+    lows, highs = (
+        [_rms(one, other) for one, other in zip(*states, strict=True)]
+        for states in zip(expected, found, strict=True)
     )
-    found = Session(_with_outputs(graph, [*lows, *highs])).run(feeds)
-    flat = [_rms(found[name], z) for name, z in zip(lows, expected_L, strict=True)]
+    timesteps = len(lows) // len(highs)
     return Growth(
         z_L=tuple(
-            tuple(flat[start : start + timesteps]) for start in range(0, len(flat), timesteps)
+            tuple(lows[start : start + timesteps]) for start in range(0, len(lows), timesteps)
         ),
-        z_H=tuple(_rms(found[name], z) for name, z in zip(highs, expected_H, strict=True)),
+        z_H=tuple(highs),
     )
 
 
-def _torch_states(
-    model: HierarchicalReasoningModel, inputs: Inputs
-) -> tuple[list[Tensor], list[Tensor]]:
+def _torch_states(model: HierarchicalReasoningModel, inputs: Inputs) -> States:
     """z_L after every low step and z_H after every high step of a first segment."""
-    lows: list[Tensor] = []
-    highs: list[Tensor] = []
+    lows: list[Floats] = []
+    highs: list[Floats] = []
     hooks = [
-        module.register_forward_hook(lambda _, __, state, kept=kept: kept.append(state))
+        module.register_forward_hook(lambda _, __, state, kept=kept: kept.append(state.numpy()))
         for module, kept in ((model.l_module, lows), (model.h_module, highs))
     ]
     torch_run(model)(*inputs.arrays)
@@ -270,16 +274,8 @@ def _torch_states(
     return lows, highs
 
 
-def _with_outputs(graph: bytes, names: list[str]) -> bytes:
-    """`graph` that also answers with values inside it."""
-    model = onnx.load_model_from_string(graph)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    content: bytes = model.SerializeToString()
-    return content
-
-
-def _rms(found: npt.NDArray[Any], expected: Tensor) -> float:
-    return float(np.sqrt(np.mean(np.square(found - expected.numpy()), dtype=np.float64)))
+def _rms(one: Floats, other: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(one - other), dtype=np.float64)))
 
 
 def _require_same_network(contract: Contract, source: Checkpoint) -> None:

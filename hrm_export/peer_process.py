@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from hrm_runtime.contract import INPUTS
 from hrm_runtime.errors import BadInput
 from hrm_runtime.turns import Opened, answer
 
@@ -31,9 +32,8 @@ Load = Callable[[], Opened]
 Array = npt.NDArray[Any]
 Levels = npt.NDArray[np.uint8]
 
-NAMES: Final = ("features", "account", "instrument", "timeframe")
 ANSWERS: Final = ("action_type", "quantity", "value", "q_values")
-"""What a graph by somebody else takes and gives: no states, no residuals."""
+"""What a graph by somebody else gives: no states, no residuals."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def by_name(arrays: Sequence[Array]) -> dict[str, Array]:
     """Inputs as a graph takes them."""
-    return dict(zip(NAMES, arrays, strict=True))
+    return dict(zip(INPUTS, arrays, strict=True))
 
 
 def plain(model: "HierarchicalReasoningModel") -> "nn.Module":

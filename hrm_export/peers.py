@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hrm_export import peer_process
-from hrm_export.peer_process import ANSWERS, NAMES, by_name, plain, silent_openvino
+from hrm_export.peer_process import ANSWERS, by_name, plain, silent_openvino
 from hrm_runtime import bench as measuring
 from hrm_runtime.artifact import load_contract
 from hrm_runtime.bench import (
     BATCHES,
-    INPUTS,
+    INPUTS_FILE,
     Bench,
     OnProgress,
     Result,
@@ -28,7 +28,7 @@ from hrm_runtime.bench import (
     Skipped,
     Variant,
 )
-from hrm_runtime.contract import MODEL, Contract, Precision
+from hrm_runtime.contract import INPUTS, MODEL, Contract, Precision
 from hrm_runtime.turns import Worker, WorkerFailed, read_inputs, say, standard_output
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _make_own(artifact: Path, folder: Path, precision: Precision) -> None:
         return
     model = _model(folder)
     if precision == "int8":
-        model.quantise(calibrate(model, *read_inputs(folder / INPUTS)))
+        model.quantise(calibrate(model, *read_inputs(folder / INPUTS_FILE)))
     graph.write_bytes(build(model, precision))
 
 
@@ -246,7 +246,7 @@ def _make_products(_: Path, folder: Path) -> None:
 
     from hrm_export.products import products_alone
 
-    inputs = read_inputs(folder / INPUTS)
+    inputs = read_inputs(folder / INPUTS_FILE)
     feeds = by_name([array[:1] for array in inputs])
     graph, levels = products_alone((folder / _file("int8")).read_bytes(), feeds)
     (folder / "products.onnx").write_bytes(graph)
@@ -257,7 +257,7 @@ def _make_plain(_: Path, folder: Path, opset: int) -> None:
     """What `torch.onnx.export` makes of the four answers alone."""
     import torch
 
-    inputs = read_inputs(folder / INPUTS)
+    inputs = read_inputs(folder / INPUTS_FILE)
     torch.onnx.export(
         plain(_model(folder)),
         tuple(torch.from_numpy(array[:2]) for array in inputs),
@@ -265,9 +265,9 @@ def _make_plain(_: Path, folder: Path, opset: int) -> None:
         dynamo=True,
         opset_version=opset,
         external_data=False,
-        input_names=NAMES,
+        input_names=INPUTS,
         output_names=ANSWERS,
-        dynamic_shapes=({0: torch.export.Dim("B")},) * len(NAMES),
+        dynamic_shapes=({0: torch.export.Dim("B")},) * len(INPUTS),
     )
 
 
@@ -288,7 +288,7 @@ def _make_openvino_int8(_: Path, folder: Path) -> None:
     openvino = silent_openvino()
     import nncf
 
-    inputs = read_inputs(folder / INPUTS)
+    inputs = read_inputs(folder / INPUTS_FILE)
     windows = [by_name([array[row : row + 1] for array in inputs]) for row in range(len(inputs[0]))]
     network = nncf.quantize(
         openvino.Core().read_model(folder / "openvino.xml"),

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hrm_export.compose import with_outputs
 from hrm_export.errors import PassFailed
 from hrm_export.peer_process import Array, Levels, executed
 from hrm_runtime.session import Session
@@ -37,7 +38,7 @@ def products_alone(graph: bytes, feeds: Mapping[str, Array]) -> tuple[bytes, dic
     products = [node for node in model.graph.node if node.op_type == PRODUCT]
     if not products:
         raise PassFailed(f"expected a graph with {PRODUCT} nodes, found none")
-    levels = _levels(model, [node.input[0] for node in products], feeds)
+    levels = _levels(graph, [node.input[0] for node in products], feeds)
     constants = {entry.name: entry for entry in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     kept: dict[str, TensorProto] = {}
@@ -74,15 +75,8 @@ def products_alone(graph: bytes, feeds: Mapping[str, Array]) -> tuple[bytes, dic
     return alone, given
 
 
-def _levels(
-    model: onnx.ModelProto, names: list[str], feeds: Mapping[str, Array]
-) -> dict[str, Levels]:
-    """What the products of `model` are given."""
+def _levels(graph: bytes, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Levels]:
+    """What the products of `graph` are given."""
     wanted = [*dict.fromkeys(names)]
-    told = onnx.ModelProto()
-    told.CopyFrom(model)
-    told.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in wanted
-    )
-    made = Session(told.SerializeToString()).run(feeds)
+    made = Session(with_outputs(graph, wanted)).run(feeds)
     return {name: made[name] for name in wanted}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hrm_runtime.columns import ACCOUNT, FEATURES
+from hrm_runtime.contract import INPUTS
 from hrm_train.model import HierarchicalReasoningModel, RecurrentModule, residual
 
 OPSET: Final = 23
@@ -83,7 +84,7 @@ class _Step(nn.Module):
 
 
 class _Encode(_Step):
-    inputs = ("features", "account", "instrument", "timeframe")
+    inputs = INPUTS
     outputs = ("x",)
 
     def forward(

@@ -194,6 +194,11 @@ def series_name(path: str | Path) -> tuple[str, str]:
     return symbol, timeframe
 
 
+def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """One path or several, as a list."""
+    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
 def read_series(
     paths: str | Path | Iterable[str | Path], readers: Mapping[str, Reader] = READERS
 ) -> dict[tuple[str, str], Bars]:
@@ -208,7 +213,7 @@ def read_series(
             `series_name` and the reader.
     """
     files: dict[tuple[str, str], Path] = {}
-    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
+    for path in listed(paths):
         found = _files(path) if os.path.isdir(path) else [path]
         if not found:
             raise BadBars(f"{path}: expected CSV or Parquet files in this folder, found none")

@@ -32,7 +32,7 @@ BATCHES: Final = (1, 4, 16, 64)
 BATCH_ROUNDS: Final = 4
 """Of batches larger than 1; the first is not counted."""
 
-INPUTS: Final = "inputs.npz"
+INPUTS_FILE: Final = "inputs.npz"
 LIBRARIES: Final = ("hrm", "numpy", "onnxruntime", "TA-Lib")
 
 Times = dict[tuple[str, str], list[float]]
@@ -167,7 +167,7 @@ def bench(
             artifact=path.absolute(),
             contract=contract,
             folder=Path(folder),
-            inputs=Path(folder, INPUTS),
+            inputs=Path(folder, INPUTS_FILE),
             core=one_core(),
         )
         write_inputs(

@@ -22,6 +22,9 @@ CONTRACT: Final = "contract.json"
 MODEL: Final = "model.onnx"
 GOLDEN: Final = "golden.npz"
 
+INPUTS: Final = ("features", "account", "instrument", "timeframe")
+"""The graph's inputs, in order; the states `z_H` and `z_L` come after them and are optional."""
+
 OUTPUTS: Final = (
     "action_type",
     "quantity",

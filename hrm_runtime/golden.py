@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action
 from hrm_runtime.bars import Bars
-from hrm_runtime.contract import GOLDEN, LEAST_WINDOWS, name_of
+from hrm_runtime.contract import GOLDEN, INPUTS, LEAST_WINDOWS, name_of
 from hrm_runtime.decision import Decision
 from hrm_runtime.errors import ArtifactDamaged, BadInput, InferenceFailed, SelfTestFailed
 from hrm_runtime.model import Model, Outputs, decisions
@@ -34,8 +34,6 @@ _STORED: Final[dict[str, tuple[str, tuple[int | None, ...]]]] = {
     "bars": ("f", (None, 5, None)),
 }
 """The kind and shape of each array beside the passes; None is any size."""
-
-_INPUTS: Final = ("features", "account", "instrument", "timeframe")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,7 @@ class Golden:
 
     def inputs(self, count: int) -> dict[str, npt.NDArray[Any]]:
         """What the graph gets for the first `count` windows, by name."""
-        return {name: getattr(self, name)[:count] for name in _INPUTS}
+        return {name: getattr(self, name)[:count] for name in INPUTS}
 
     def accounts(self) -> list[Account]:
         """The G accounts."""

@@ -102,8 +102,8 @@ class Session:
         Raises:
             InferenceFailed: onnxruntime failed.
         """
-        options = onnxruntime.RunOptions()
-        if shrink:
+        options = onnxruntime.RunOptions() if shrink else None
+        if options is not None:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             results = self._session.run(self._outputs, dict(feeds), options)

@@ -20,6 +20,7 @@ from typing import IO, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from hrm_runtime.contract import INPUTS
 from hrm_runtime.machine import pin, resident_megabytes
 
 _Floats = npt.NDArray[np.float32]
@@ -211,13 +212,14 @@ def batches(inputs: Arrays, size: int) -> list[Arrays]:
 def read_inputs(path: str | Path) -> Arrays:
     """What `write_inputs` wrote."""
     with np.load(path) as file:
-        return file["features"], file["account"], file["instrument"], file["timeframe"]
+        features, account, instrument, timeframe = (file[name] for name in INPUTS)
+        return features, account, instrument, timeframe
 
 
 def write_inputs(path: Path, inputs: Arrays) -> None:
     """Write windows for workers to run on."""
-    features, account, instrument, timeframe = inputs
-    np.savez(path, features=features, account=account, instrument=instrument, timeframe=timeframe)
+    arrays: dict[str, npt.NDArray[Any]] = dict(zip(INPUTS, inputs, strict=True))
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _passes(run: Callable[..., object], given: list[Arrays]) -> Callable[[int], object]:

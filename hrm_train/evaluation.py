@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrm_runtime.bars import Integers, moment
+from hrm_runtime.bars import Integers, listed, moment
 from hrm_train.checkpoint import MANIFEST, load_checkpoint
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
@@ -121,7 +121,7 @@ def load_known(
             `load_or_prepare`.
         BadBars, SettingsInvalid: as `prepare`.
     """
-    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
+    paths = listed(data)
     prepared = load_or_prepare(settings, paths, vocabulary)
     own = prepared.manifest.vocabulary
     if own == vocabulary:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
-from hrm_runtime.bars import PRICES, Bars, read_series
+from hrm_runtime.bars import PRICES, Bars, listed, read_series
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import Instrument, Timeframe, Trading
 from hrm_runtime.schema import SchemaMismatch, build
@@ -353,7 +353,7 @@ def load_or_prepare(
         DataInvalid: tensors beside other data, or made with other settings.
         BadBars, SettingsInvalid: as `prepare`.
     """
-    paths = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
+    paths = listed(data)
     if not any(path.suffix == TENSORS_SUFFIX for path in paths):
         return prepare(settings, paths, vocabulary)
     if len(paths) > 1:

@@ -137,6 +137,11 @@ class Input(Section):
     patch: Count = Field(5, description="consecutive rows per token")
     clip: Positive = Field(5.0, description="bound of a standardised feature")
 
+    @property
+    def bars_needed(self) -> int:
+        """Bars behind one decision, as `hrm_runtime.contract.Contract.bars_needed`."""
+        return self.history_bars + self.window - 1
+
     @model_validator(mode="after")
     def _patches(self) -> Self:
         if self.window % self.patch:

@@ -246,7 +246,7 @@ def held_out(settings: Settings, prepared: Prepared, split: Split) -> Windows:
             f"on, found {len(split.validation)}; give more bars or a larger validation_fraction"
         )
     chosen = spread(prepared, split.validation, HELD_OUT_WINDOWS, settings.training.seed)
-    return windows(prepared, chosen, config.history_bars + config.window - 1)
+    return windows(prepared, chosen, config.bars_needed)
 
 
 def fit(

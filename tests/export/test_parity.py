@@ -511,7 +511,7 @@ def test_a_model_that_computes_something_else_is_caught(
 ) -> None:
     other = copy.deepcopy(checkpoint.model)
     damage(other)
-    gathered = compare(FLOAT, torch_run(other), model.run, inputs, model.contract)
+    gathered = compare(FLOAT, torch_run(other), model.run, inputs, model.contract.max_segments)
     stage = gathered.stage("artifact", EAGER)
     assert not stage.passed
     with pytest.raises(
@@ -525,7 +525,7 @@ def test_the_failure_names_decisions_that_differ(
 ) -> None:
     other = copy.deepcopy(checkpoint.model)
     other.policy_head.logits.weight.data.neg_()
-    gathered = compare(FLOAT, torch_run(other), model.run, inputs, model.contract)
+    gathered = compare(FLOAT, torch_run(other), model.run, inputs, model.contract.max_segments)
     stage = gathered.stage("artifact", EAGER)
     assert len(stage.flips) > 10
     with pytest.raises(ParityFailed) as failed:
@@ -536,7 +536,9 @@ def test_the_failure_names_decisions_that_differ(
 
 
 def test_decisions_alone_can_fail(model: Model, checkpoint: Checkpoint, inputs: Inputs) -> None:
-    gathered = compare(FLOAT, torch_run(checkpoint.model), model.run, inputs, model.contract)
+    gathered = compare(
+        FLOAT, torch_run(checkpoint.model), model.run, inputs, model.contract.max_segments
+    )
     stage = replace(gathered.stage("artifact", EAGER), passed=False)
     with pytest.raises(ParityFailed, match=r"tolerance: none\. Decisions that differ: 0: none\."):
         require([stage])
@@ -547,7 +549,7 @@ def test_windows_are_compared_batch_after_batch(
 ) -> None:
     other = copy.deepcopy(checkpoint.model)
     other.policy_head.logits.weight.data.neg_()
-    arguments = (FLOAT, torch_run(other), model.run, inputs, model.contract)
+    arguments = (FLOAT, torch_run(other), model.run, inputs, model.contract.max_segments)
     whole = compare(*arguments).stage("artifact", EAGER)
     monkeypatch.setattr("hrm_export.parity.BATCH", 7)
     parts = compare(*arguments).stage("artifact", EAGER)

@@ -12,9 +12,10 @@ import torch
 
 from hrm_export import peer_process
 from hrm_export.inputs import Inputs
-from hrm_export.peer_process import ANSWERS, NAMES, plain
-from hrm_export.peers import INPUTS, WEIGHTS, _make_plain
+from hrm_export.peer_process import ANSWERS, plain
+from hrm_export.peers import INPUTS_FILE, WEIGHTS, _make_plain
 from hrm_runtime import BadInput
+from hrm_runtime.contract import INPUTS
 from hrm_runtime.turns import Worker, write_inputs
 from hrm_train.checkpoint import Checkpoint
 
@@ -28,7 +29,7 @@ def folder(
     """Weights and inputs, as makers find them."""
     path = tmp_path_factory.mktemp("peers")
     checkpoint.model.save_model(path / WEIGHTS)
-    write_inputs(path / INPUTS, inputs.arrays)
+    write_inputs(path / INPUTS_FILE, inputs.arrays)
     return path
 
 
@@ -109,7 +110,7 @@ def test_a_plain_graph_answers_as_torch_does(
     path = folder / f"plain-{opset}.onnx"
     graph = onnx.load(path)
     assert [entry.version for entry in graph.opset_import if not entry.domain] == [opset]
-    assert tuple(entry.name for entry in graph.graph.input) == NAMES
+    assert tuple(entry.name for entry in graph.graph.input) == INPUTS
     assert tuple(entry.name for entry in graph.graph.output) == ANSWERS
     opened = peer_process.onnx(str(path))()
     assert_close(opened.run(*inputs.arrays), expected)
@@ -193,7 +194,7 @@ del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
     graph = str(artifact_folder / "model.onnx")
-    arguments = ("onnx", str(folder / INPUTS), "", graph)
+    arguments = ("onnx", str(folder / INPUTS_FILE), "", graph)
     with Worker("-c", program, peer_process.__file__, *arguments) as worker:
         assert worker.listen() == {"held": ["onnxruntime"]}
     assert "hrm_export" in sys.modules

@@ -18,7 +18,7 @@ from hrm_export.peers import PEERS, THINGS, WEIGHTS, make, merged, named, random
 from hrm_export.products import PRODUCT
 from hrm_runtime import Contract
 from hrm_runtime import bench as measuring
-from hrm_runtime.bench import BATCHES, INPUTS, Bench, Result, Site, Skipped, Variant
+from hrm_runtime.bench import BATCHES, INPUTS_FILE, Bench, Result, Site, Skipped, Variant
 from hrm_runtime.contract import MODEL
 from hrm_runtime.machine import machine
 from hrm_runtime.session import Session
@@ -41,12 +41,12 @@ NAMES = [
 
 @pytest.fixture
 def site(artifact_folder: Path, contract: Contract, inputs: Inputs, tmp_path: Path) -> Site:
-    write_inputs(tmp_path / INPUTS, inputs.arrays)
+    write_inputs(tmp_path / INPUTS_FILE, inputs.arrays)
     return Site(
         artifact=artifact_folder,
         contract=contract,
         folder=tmp_path,
-        inputs=tmp_path / INPUTS,
+        inputs=tmp_path / INPUTS_FILE,
         core=1,
     )
 
