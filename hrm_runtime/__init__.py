@@ -16,24 +16,34 @@ from hrm_runtime import errors
 if TYPE_CHECKING:
     from hrm_runtime.account import Account as Account
     from hrm_runtime.actions import Action as Action
+    from hrm_runtime.agent import HRMAgent as HRMAgent
     from hrm_runtime.artifact import load as load
     from hrm_runtime.artifact import load_contract as load_contract
+    from hrm_runtime.bars import Bar as Bar
     from hrm_runtime.bars import Bars as Bars
     from hrm_runtime.bars import read_csv as read_csv
     from hrm_runtime.contract import Contract as Contract
     from hrm_runtime.decision import Decision as Decision
     from hrm_runtime.decision import Reason as Reason
+    from hrm_runtime.engine import LiveEngine as LiveEngine
+    from hrm_runtime.engine import LiveSettings as LiveSettings
     from hrm_runtime.errors import *  # noqa: F403, all of them
+    from hrm_runtime.hours import TradingHours as TradingHours
     from hrm_runtime.model import Model as Model
 
 _HOME = {
     "Account": "account",
     "Action": "actions",
+    "Bar": "bars",
     "Bars": "bars",
     "Contract": "contract",
     "Decision": "decision",
+    "HRMAgent": "agent",
+    "LiveEngine": "engine",
+    "LiveSettings": "engine",
     "Model": "model",
     "Reason": "decision",
+    "TradingHours": "hours",
     "load": "artifact",
     "load_contract": "artifact",
     "read_csv": "bars",

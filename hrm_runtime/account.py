@@ -2,7 +2,9 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +75,27 @@ class Account:
         ):
             if not holds:
                 raise BadAccount(f"account: expected {expectation}; found {self}")
+
+    @classmethod
+    def of(cls, values: "Account | Mapping[str, Any]") -> "Account":
+        """An account as it is, or from a mapping of the six values by name.
+
+        Raises:
+            BadAccount: neither, a name is missing or unknown, or as the constructor.
+        """
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, Mapping):
+            raise BadAccount(
+                f"account: expected an Account or a mapping, found {type(values).__name__}"
+            )
+        names = [field.name for field in fields(cls)]
+        if sorted(map(str, values)) != sorted(names):
+            raise BadAccount(
+                f"account: expected the values {', '.join(names)}; "
+                f"found {', '.join(map(str, values)) or 'none'}"
+            )
+        return cls(**values)
 
     @classmethod
     def flat(cls, capital: float) -> "Account":

@@ -1,6 +1,8 @@
 """The five actions, their ids, and which of them are legal on which side."""
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final
 
 
@@ -33,3 +35,32 @@ ILLEGAL_LOGIT: Final = -1e4
 
 SAFE_QUANTITY: Final = 1.0
 """The quantity that goes with HOLD."""
+
+Vocabulary = Mapping[Action, int]
+"""The ids by which a host calls the five actions."""
+
+CANONICAL: Final[Vocabulary] = MappingProxyType({action: int(action) for action in Action})
+"""Of the trading environment, its engine, trainers and settings."""
+
+LIVE_SERVICE: Final[Vocabulary] = MappingProxyType(
+    {
+        Action.CLOSE_LONG: 0,  # STRONG_SELL there, which opens nothing
+        Action.SELL_SHORT: 1,  # SELL
+        Action.HOLD: 2,
+        Action.BUY_LONG: 3,  # BUY
+        Action.CLOSE_SHORT: 4,  # STRONG_BUY, which opens nothing
+    }
+)
+"""Of the live service, which opens orders on 1 and 3 alone."""
+
+
+def action_of(number: int, vocabulary: Vocabulary) -> Action:
+    """The action that a host calls `number`.
+
+    Raises:
+        ValueError: no action is called so.
+    """
+    for action, known in vocabulary.items():
+        if known == number:
+            return action
+    raise ValueError(f"action: expected one of {sorted(vocabulary.values())}, found {number!r}")

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -57,10 +58,11 @@ def _load(path: Path, sha256: str | None, threads: int) -> Model:
     golden = Golden.from_bytes(files[GOLDEN])
     session = Session(files[MODEL], threads)
     _verify_graph(contract, session)
-    model = Model(contract, model_id, session)
+    model = Model(contract, model_id, session, path.absolute())
     replay(golden, model)
     _warm_up(model, golden)
-    session.run(golden.inputs(1), shrink=True)  # replaying took the memory of a large batch
+    session.shrink(golden.inputs(1))  # replaying took the memory of a large batch
+    model.self_test()  # later ones must answer alike
     return model
 
 
@@ -74,6 +76,34 @@ def load_contract(path: str | Path) -> Contract:
     contract = read_contract(files[CONTRACT])
     _verify_files(contract, files)
     return contract
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Copy the artifact that `model` was loaded from to a new folder at `path`.
+
+    Raises:
+        BadInput: `path` exists, its parent does not, or the model was not loaded from a folder.
+        ArtifactNotFound, ArtifactDamaged: that folder is gone, or no longer what was loaded.
+    """
+    path = Path(path)
+    if model.folder is None:
+        raise BadInput("model: expected one loaded from a folder")
+    files = _read(model.folder)
+    found = hashlib.sha256(files[CONTRACT]).hexdigest()
+    if found != model.id:
+        raise ArtifactDamaged(f"{model.folder}: expected the artifact {model.id}, found {found}")
+    _verify_files(model.contract, files)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".hrm-") as temporary:
+            made = Path(temporary, "artifact")
+            made.mkdir()
+            for name, content in files.items():
+                (made / name).write_bytes(content)
+            if path.exists():
+                raise BadInput(f"{path}: expected a new folder, found something there")
+            made.rename(path)
+    except OSError as error:
+        raise BadInput(f"{path}: expected a folder that can be written: {error}") from error
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,17 @@ PRICE_RANGE: Final = (1e-12, 1e12)
 
 LATEST_STAMP: Final = 10**11
 """A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
+
+
+class Bar(NamedTuple):
+    """One closed bar: opening time in epoch seconds UTC, prices in currency, volume if there is."""
+
+    datetime: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,29 @@ class Bars:
         require_columns(found)
         names = [*REQUIRED, "volume"] if "volume" in list(found) else REQUIRED
         return cls(**{name: columns[name] for name in names})
+
+    @classmethod
+    def of_one(cls, bar: Bar | Mapping[str, Any]) -> Self:
+        """One bar, as `Bar` or a mapping of its values by name.
+
+        Raises:
+            BadBars: neither, a value is missing, or as the constructor.
+        """
+        values = bar._asdict() if isinstance(bar, Bar) else bar
+        if not isinstance(values, Mapping):
+            raise BadBars(f"bar: expected a Bar or a mapping, found {type(bar).__name__}")
+        return cls.of({name: [value] for name, value in values.items() if value is not None})
+
+    def newest(self) -> Bar:
+        """The last bar; there must be one."""
+        return Bar(
+            datetime=int(self.datetime[-1]),
+            open=float(self.open[-1]),
+            high=float(self.high[-1]),
+            low=float(self.low[-1]),
+            close=float(self.close[-1]),
+            volume=None if self.volume is None else float(self.volume[-1]),
+        )
 
     def __len__(self) -> int:
         return len(self.datetime)

@@ -301,6 +301,31 @@ class Contract:
             raise UnknownTimeframe(_unknown("timeframe", name, self.timeframes))
         return 0
 
+    def timeframe_seconds(self, name: str) -> int:
+        """Length of a bar of `name`: as the contract says, or as the name does.
+
+        Raises:
+            UnknownTimeframe: as `timeframe_id`, or neither says it.
+        """
+        if self.timeframe_id(name):
+            return self.timeframes[name].seconds
+        seconds = seconds_of(name)
+        if seconds is None:
+            raise UnknownTimeframe(
+                f"timeframe: expected a name this artifact knows, a number of minutes or D, since "
+                f"the length of its bars must be known; found {name!r}"
+            )
+        return seconds
+
+
+def seconds_of(timeframe: str) -> int | None:
+    """Length of a bar that a timeframe's name says: a number of minutes, or D for a day."""
+    if timeframe == "D":
+        return 86_400
+    if timeframe.isascii() and timeframe.isdigit() and int(timeframe) > 0:
+        return 60 * int(timeframe)
+    return None
+
 
 def name_of(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], number: int) -> str:
     """The name behind an id; `unknown` where there is none."""

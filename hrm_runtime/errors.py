@@ -15,6 +15,7 @@
     │   ├── UnknownInstrument
     │   └── UnknownTimeframe
     ├── InferenceFailed         skip this decision and raise an alert
+    ├── Untrusted               a strict live engine, where others answer HOLD: do not trade
     └── GateFailed              a result was computed and is not good enough: do not ship it
 
 Each message says what was expected, what was found, where, and what to do.
@@ -37,6 +38,7 @@ __all__ = [
     "UnknownInstrument",
     "UnknownTimeframe",
     "UnsupportedFormat",
+    "Untrusted",
 ]
 
 
@@ -98,6 +100,18 @@ class UnknownTimeframe(BadInput):
 
 class InferenceFailed(HrmError):
     """onnxruntime failed while running the graph."""
+
+
+class Untrusted(HrmError):
+    """What a live engine cannot trust, and answers with HOLD unless it is strict.
+
+    Attributes:
+        reason: a `decision.Reason`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class GateFailed(HrmError):

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ from hrm_runtime.account import Account, vector
 from hrm_runtime.bars import Bars, real_numbers
 from hrm_runtime.contract import Contract, Instrument
 from hrm_runtime.decision import Decision, decision
-from hrm_runtime.errors import BadAccount, BadFeatures, TooFewBars
+from hrm_runtime.errors import BadAccount, BadFeatures, SelfTestFailed, TooFewBars
 from hrm_runtime.features import Row, rows
-from hrm_runtime.session import Session
+from hrm_runtime.session import Session, Stop
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -31,12 +33,36 @@ class Model:
     Attributes:
         contract: what the artifact promises.
         id: sha256 of its contract, hence of everything in it.
+        folder: where it was loaded from; None where it was made otherwise.
     """
 
-    def __init__(self, contract: Contract, model_id: str, session: Session) -> None:
+    def __init__(
+        self, contract: Contract, model_id: str, session: Session, folder: Path | None = None
+    ) -> None:
         self.contract = contract
         self.id = model_id
+        self.folder = folder
         self._session = session
+        self._expected: Outputs | None = None
+
+    def self_test(self) -> None:
+        """Run the network on a window of zeros: it must answer what it answered the first time.
+
+        Raises:
+            SelfTestFailed: an output differs in a bit, or is not finite.
+            InferenceFailed: onnxruntime failed.
+        """
+        features, names = self.contract.features, self.contract.account
+        window = np.zeros((1, features.window, len(features.names)), np.float32)
+        outputs = self.run(window, np.zeros((1, len(names)), np.float32), [0], [0])
+        expected = self._expected = self._expected or outputs
+        if _broken(outputs).any():
+            raise SelfTestFailed("self-test: expected finite outputs of a window of zeros")
+        if different := [n for n, found in outputs.items() if (found != expected[n]).any()]:
+            raise SelfTestFailed(
+                f"self-test: expected the outputs of the first one, found other {different}; "
+                "this machine cannot be relied on"
+            )
 
     def decide(
         self,
@@ -94,6 +120,7 @@ class Model:
         timeframe: npt.ArrayLike,
         z_H: npt.ArrayLike | None = None,
         z_L: npt.ArrayLike | None = None,
+        stop: Stop | None = None,
     ) -> Outputs:
         """One pass of the graph. A row's outputs do not depend on the rows beside it.
 
@@ -102,6 +129,7 @@ class Model:
             account: float32 [B, A], from `account.vector`.
             instrument, timeframe: int64 [B] ids.
             z_H, z_L: float32 [B or 1, S, D_H] and [B or 1, S, D_L]; the initial states if left out.
+            stop: what may end the pass early.
 
         Returns:
             `action_type` [B, 5] logits, `quantity` [B] lots, `value` [B] ATR, `q_values` [B, 2],
@@ -111,7 +139,7 @@ class Model:
         Raises:
             BadFeatures: wrong shape or type, NaN or infinity, an id outside the contract's, or one
                 state without the other.
-            InferenceFailed: onnxruntime failed.
+            InferenceFailed: onnxruntime failed, or was stopped.
         """
         contract, graph = self.contract, self.contract.graph
         window = (contract.features.window, len(contract.features.names))
@@ -128,7 +156,7 @@ class Model:
             rows_allowed = (1, batch)
             feeds["z_H"] = _floats("z_H", z_H, (graph.tokens, graph.h_dim), rows_allowed)
             feeds["z_L"] = _floats("z_L", z_L, (graph.tokens, graph.l_dim), rows_allowed)
-        return self._session.run(feeds)
+        return self._session.run(feeds, stop)
 
     def run_segments(
         self,
@@ -136,10 +164,13 @@ class Model:
         account: npt.ArrayLike,
         instrument: npt.ArrayLike,
         timeframe: npt.ArrayLike,
+        *,
+        stop: Stop | None = None,
     ) -> list[Outputs]:
         """Passes of the graph, each from the states of the one before, as `run_segments` below."""
+        run = self.run if stop is None else partial(self.run, stop=stop)
         return run_segments(
-            self.run, features, account, instrument, timeframe, self.contract.max_segments
+            run, features, account, instrument, timeframe, self.contract.max_segments
         )
 
     def _decide(

@@ -41,6 +41,21 @@ Signature = dict[str, tuple[str, tuple[int | str | None, ...]]]
 """Name to (onnxruntime type, shape); a symbolic dimension is a string."""
 
 
+class Stop:
+    """Stops passes of the graph from another thread, between two operators.
+
+    Attributes:
+        options: what onnxruntime gets with each pass that this may stop.
+    """
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+
+    def set(self) -> None:
+        """End the pass that runs with this, and every later one; it raises `InferenceFailed`."""
+        self.options.terminate = True
+
+
 class Session:
     """An onnxruntime CPU session over a model held in memory. Thread-safe.
 
@@ -92,19 +107,29 @@ class Session:
         """The outputs, in order."""
         return _signature(self._session.get_outputs())
 
-    def run(self, feeds: Mapping[str, Any], shrink: bool = False) -> dict[str, Any]:
+    def run(self, feeds: Mapping[str, Any], stop: Stop | None = None) -> dict[str, Any]:
         """One pass of the graph; every output by name, in arrays of its own.
 
         Args:
             feeds: inputs by name.
-            shrink: free the memory that passes of larger batches have taken, which is kept else.
+            stop: what may end it early.
+
+        Raises:
+            InferenceFailed: onnxruntime failed, or was stopped.
+        """
+        return self._run(feeds, stop.options if stop else None)
+
+    def shrink(self, feeds: Mapping[str, Any]) -> None:
+        """Run a pass and free the memory that passes of larger batches have taken.
 
         Raises:
             InferenceFailed: onnxruntime failed.
         """
-        options = onnxruntime.RunOptions() if shrink else None
-        if options is not None:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run(feeds, options)
+
+    def _run(self, feeds: Mapping[str, Any], options: Any) -> dict[str, Any]:
         try:
             results = self._session.run(self._outputs, dict(feeds), options)
         except _FAILURES as error:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hrm_runtime.columns import HISTORY_BARS, LEAST_HISTORY
-from hrm_runtime.contract import UNKNOWN
+from hrm_runtime.contract import UNKNOWN, seconds_of
 from hrm_train.errors import SettingsInvalid
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -310,10 +310,9 @@ class Settings(Section):
         """
         if timeframe in self.timeframes:
             return self.timeframes[timeframe].seconds
-        if timeframe == "D":
-            return 86_400
-        if timeframe.isascii() and timeframe.isdigit() and int(timeframe) > 0:
-            return 60 * int(timeframe)
+        seconds = seconds_of(timeframe)
+        if seconds is not None:
+            return seconds
         raise SettingsInvalid(
             f"timeframes.{timeframe}: expected its seconds to be declared, since {timeframe!r} is "
             "neither a number of minutes nor D"

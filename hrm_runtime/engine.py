@@ -1,0 +1,639 @@
+"""The live engine: closed bars in, decisions out, and HOLD for whatever cannot be trusted.
+
+    hours = TradingHours(["09:15-15:30"], "Asia/Kolkata", holidays=["2024-11-15"])
+    with LiveEngine(load("artifact"), LiveSettings(hours=hours)) as engine:
+        engine.feed(history, instrument="Nifty", timeframe="5")
+        decision = engine.decide(bar, account, instrument="Nifty", timeframe="5")
+
+A call puts its bar and account in the line of their stream and waits. A worker takes it, adds the
+bar, looks whether a decision may be made, runs the graph, and answers. Whoever comes first, the
+worker or the deadline, answers alone. Around `Model` there is only this: no arithmetic of its own.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_runtime.account import Account
+from hrm_runtime.bars import Bar, Bars
+from hrm_runtime.contract import Contract
+from hrm_runtime.decision import Decision, Reason, hold
+from hrm_runtime.dispatch import Dispatcher
+from hrm_runtime.errors import (
+    BadInput,
+    HrmError,
+    InferenceFailed,
+    SelfTestFailed,
+    UnknownInstrument,
+    UnknownTimeframe,
+    Untrusted,
+)
+from hrm_runtime.guards import Breaker, KillSwitch
+from hrm_runtime.health import Health, Statistics, StreamHealth
+from hrm_runtime.hours import TradingHours
+from hrm_runtime.log import log
+from hrm_runtime.machine import resident_megabytes
+from hrm_runtime.model import Model, Outputs, decisions, network_inputs, segments_of
+from hrm_runtime.session import Stop
+from hrm_runtime.stream import Stream
+
+FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
+"""Reasons that the breaker counts: this process failed, not its input."""
+
+_LATEST_S: Final = 60.0
+
+_LEVELS: Final[Mapping[Reason, int]] = {
+    Reason.OK: logging.DEBUG,
+    Reason.WARMING_UP: logging.INFO,
+    Reason.NON_FINITE: logging.ERROR,
+    Reason.ERROR: logging.ERROR,
+}
+"""How loud a decision is; others are warnings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSettings:
+    """How an engine trades; every default is on the safe side.
+
+    Attributes:
+        hours: which bars there should be, hence what a gap is and when a bar is closed.
+        deadline: seconds from call to answer; later is HOLD.
+        stale_after: seconds after a bar's close in which a decision at it is still worth having,
+            by timeframe; half a bar, at most a minute, for those not named.
+        clock_skew: seconds by which this machine's clock may be behind the feed's.
+        failures: in a row that open the breaker.
+        kill_file: a file whose existence stops all trading.
+        strict: raise what is wrong instead of answering HOLD.
+        workers: threads that decide.
+        batch: decisions that one pass may make together when many wait.
+        streams: series of bars that may be open.
+        clock: epoch seconds.
+
+    Raises:
+        BadInput: a setting out of range.
+    """
+
+    hours: TradingHours = field(default_factory=TradingHours)
+    deadline: float = 1.0
+    stale_after: Mapping[str, float] = field(default_factory=dict)
+    clock_skew: float = 2.0
+    failures: int = 3
+    kill_file: str | Path | None = None
+    strict: bool = False
+    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    batch: int = 4
+    streams: int = 1000
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        for name, least in (("failures", 1), ("workers", 1), ("batch", 1), ("streams", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise BadInput(f"{name}: expected at least {least}, found {value!r}")
+        seconds = {"deadline": self.deadline, "clock_skew": self.clock_skew}
+        seconds |= {f"stale_after[{name!r}]": value for name, value in self.stale_after.items()}
+        for name, value in seconds.items():
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise BadInput(f"{name}: expected seconds, found {value!r}")
+        if self.deadline == 0:
+            raise BadInput("deadline: expected more than 0 seconds")
+
+    def latest(self, timeframe: str, seconds: int) -> float:
+        """Seconds after its close in which a bar of `timeframe` may be decided at."""
+        return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))
+
+
+Line = tuple[str, str]
+"""(instrument, timeframe)."""
+
+
+class _Ask:
+    """A bar and an account on their way to a decision. It is answered once: by who claims it."""
+
+    def __init__(self, line: Line, bar: Any, account: Any) -> None:
+        self.line = line
+        self.bar = dict(bar) if isinstance(bar, dict) else bar  # the caller may change its own
+        self.account = account
+        self.started = time.perf_counter()
+        self.answer: Future[Decision] = Future()
+        self.trouble: Exception | None = None
+        self.company: _Company | None = None
+        self._claim = Lock()
+
+    def claim(self) -> bool:
+        """Whether the caller may answer; True once."""
+        return self._claim.acquire(blocking=False)
+
+    @property
+    def claimed(self) -> bool:
+        return self._claim.locked()
+
+
+class _Company:
+    """The asks that one pass of the graph is run for, and what stops it when all are gone."""
+
+    def __init__(self, asks: list[_Ask]) -> None:
+        self.stop = Stop()
+        self._asks = asks
+
+    @property
+    def deserted(self) -> bool:
+        return all(ask.claimed for ask in self._asks)
+
+
+class _Feed:
+    """Bars on their way into a stream."""
+
+    def __init__(self, line: Line, bars: Bars) -> None:
+        self.line = line
+        self.bars = bars
+        self.done: Future[None] = Future()
+
+
+@dataclass(eq=False)
+class _Series:
+    """A stream and the last ask at its newest bar that could be decided."""
+
+    stream: Stream
+    asked: _Ask | None = None
+    stamp: int | None = None
+    account: Account | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+    def remembered(self, stamp: int, account: Account) -> _Ask | None:
+        """The ask of the same bar and account, if it was answered."""
+        ask = self.asked
+        if ask is None or (self.stamp, self.account) != (stamp, account):
+            return None
+        return ask if ask.answer.done() and not ask.answer.cancelled() else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """An ask that may be decided, as the network takes it."""
+
+    ask: _Ask
+    account: Account
+    inputs: tuple[npt.NDArray[Any], ...]
+
+
+class LiveEngine:
+    """Decides for many streams in one process. Every method may be called from any thread.
+
+    `decide` and `decide_async` never raise, unless the settings are strict: whatever cannot be
+    trusted is HOLD with its reason, counted and logged. The others raise on bad input.
+
+    Args:
+        model: the loaded artifact.
+        settings: how to trade.
+
+    Raises:
+        BadInput: a kill file whose folder does not exist.
+    """
+
+    def __init__(self, model: Model, settings: LiveSettings | None = None) -> None:
+        self.settings = settings or LiveSettings()
+        self._model = model
+        self._kill = KillSwitch(self.settings.kill_file)
+        self._breaker = Breaker(self.settings.failures)
+        self._statistics = Statistics()
+        self._series: dict[Line, _Series] = {}
+        self._numbers = itertools.count(1)
+        self._closed = False
+        self._dispatcher: Dispatcher[_Ask | _Feed] = Dispatcher(
+            self._work, self.settings.workers, self.settings.batch
+        )
+
+    # what the host calls
+
+    def feed(
+        self, bars: Bars | Bar | Mapping[str, Any], *, instrument: str, timeframe: str
+    ) -> None:
+        """Add closed bars without a decision: history at the start, or what was missed.
+
+        They may lie before, between or after those that are there. Returns when they are in.
+
+        Args:
+            bars: `Bars`, one `Bar`, or a mapping of columns.
+
+        Raises:
+            BadBars: not bars, or one that differs from what is there.
+            Untrusted: future, where one is not closed yet.
+            UnknownInstrument, UnknownTimeframe: as `Model.decide`.
+            InferenceFailed: the engine is closed.
+        """
+        if not isinstance(bars, Bars):
+            bars = Bars.of_one(bars) if isinstance(bars, Bar) else Bars.of(bars)
+        job = _Feed(_line(instrument, timeframe), bars)
+        self._dispatcher.submit(job)
+        job.done.result()
+
+    def decide(
+        self,
+        bar: Bar | Mapping[str, Any],
+        account: Account | Mapping[str, Any],
+        *,
+        instrument: str,
+        timeframe: str,
+    ) -> Decision:
+        """Add the next closed bar and decide at its close.
+
+        A bar equal to the newest changes nothing: with the same account it has the same answer,
+        with another it is decided anew.
+
+        Args:
+            bar: a `Bar`, or a mapping of its values by name.
+            account: at the bar's close; an `Account`, or a mapping of its values by name.
+
+        Returns:
+            A decision within the deadline, whatever happens.
+
+        Raises:
+            Untrusted, BadInput, InferenceFailed: with strict settings, in place of HOLD.
+        """
+        ask = self._ask(bar, account, instrument, timeframe)
+        try:
+            decision = ask.answer.result(self._left(ask))
+        except TimeoutError:
+            self._expire(ask)
+            decision = ask.answer.result()
+        return self._deliver(ask, decision)
+
+    async def decide_async(
+        self,
+        bar: Bar | Mapping[str, Any],
+        account: Account | Mapping[str, Any],
+        *,
+        instrument: str,
+        timeframe: str,
+    ) -> Decision:
+        """`decide`, awaited: the event loop goes on meanwhile."""
+        ask = self._ask(bar, account, instrument, timeframe)
+        timer = asyncio.get_running_loop().call_later(self._left(ask), self._expire, ask)
+        try:
+            decision = await asyncio.wrap_future(ask.answer)
+        finally:
+            timer.cancel()
+        return self._deliver(ask, decision)
+
+    def refuse(self, why: Exception, *, instrument: str, timeframe: str) -> Decision:
+        """The HOLD of an adapter that cannot read what its host gives it: counted and logged.
+
+        Raises:
+            Exception: `why`, with strict settings.
+        """
+        ask = _Ask((instrument, timeframe), None, None)
+        self._trouble(ask, why)
+        return self._deliver(ask, ask.answer.result())
+
+    def newest(self, *, instrument: str, timeframe: str) -> Bar | None:
+        """The newest bar of a stream; None where there is none yet."""
+        series = self._series.get(_line(instrument, timeframe))
+        bars = None if series is None else series.stream.bars
+        return None if bars is None else bars.newest()
+
+    # what operators call
+
+    def kill(self, why: str) -> None:
+        """Answer HOLD to everything from now on, decisions on their way included."""
+        self._kill.pull(why)
+        log(logging.CRITICAL, "killed", why=why)
+
+    def revive(self) -> None:
+        """Trade again after a kill.
+
+        Raises:
+            BadInput: the kill file is still there.
+        """
+        self._kill.release()
+        log(logging.CRITICAL, "revived")
+
+    def close_breaker(self) -> None:
+        """Trade again after too many failures."""
+        self._breaker.close()
+        log(logging.CRITICAL, "breaker closed")
+
+    def use(self, model: Model) -> None:
+        """Decide with another artifact from the next decision on; bars and rows stay.
+
+        Raises:
+            BadInput: it needs other rows than those that are there, or does not know a stream.
+        """
+        old, new = self._model.contract, model.contract
+        for name in ("history_bars", "window"):
+            expected, found = getattr(old.features, name), getattr(new.features, name)
+            if expected != found:
+                raise BadInput(f"model: expected {name} {expected} as now, found {found}")
+        for (instrument, timeframe), series in list(self._series.items()):
+            new.instrument(instrument)
+            seconds = new.timeframe_seconds(timeframe)
+            if seconds != series.stream.seconds:
+                raise BadInput(
+                    f"model: expected bars of {series.stream.seconds} s in timeframe "
+                    f"{timeframe!r} as now, found {seconds} s"
+                )
+        self._model = model
+        log(logging.WARNING, "artifact", model_id=model.id)
+
+    def health(self) -> Health:
+        """How everything is, with a self-test of the network made just now."""
+        model, killed = self._model, self._kill.pulled()
+        start = time.perf_counter()
+        failed: str | None = None
+        try:
+            model.self_test()
+        except (SelfTestFailed, InferenceFailed) as error:
+            failed = str(error)
+        self_test_ms = 1e3 * (time.perf_counter() - start)
+        barred = killed is not None or self._breaker.open or self._closed
+        return Health(
+            serving=failed is None and not barred,
+            model_id=model.id,
+            killed=killed,
+            breaker_open=self._breaker.open,
+            failures=self._breaker.failures,
+            self_test=failed,
+            self_test_ms=self_test_ms,
+            waiting=self._dispatcher.waiting,
+            decisions=self._statistics.decisions,
+            repeated=self._statistics.repetitions,
+            latency=self._statistics.latency,
+            thinking=self._statistics.thinking,
+            memory_mb=resident_megabytes(),
+            streams={line: self._stream_health(one) for line, one in list(self._series.items())},
+        )
+
+    @property
+    def model(self) -> Model:
+        """The artifact that decides."""
+        return self._model
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads. Later calls are HOLD with reason error."""
+        self._closed = True
+        self._dispatcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # from call to answer
+
+    def _ask(self, bar: Any, account: Any, instrument: str, timeframe: str) -> _Ask:
+        ask = _Ask((instrument, timeframe), bar, account)
+        try:
+            _line(instrument, timeframe)
+            self._dispatcher.submit(ask)
+        except HrmError as error:
+            self._trouble(ask, error)
+        return ask
+
+    def _left(self, ask: _Ask) -> float:
+        """Seconds until the deadline."""
+        return self.settings.deadline - (time.perf_counter() - ask.started)
+
+    def _expire(self, ask: _Ask) -> None:
+        self._trouble(
+            ask,
+            Untrusted(Reason.DEADLINE, f"expected a decision within {self.settings.deadline:g} s"),
+        )
+        if ask.company is not None and ask.company.deserted:
+            ask.company.stop.set()
+
+    def _deliver(self, ask: _Ask, decision: Decision) -> Decision:
+        if self.settings.strict and ask.trouble is not None:
+            raise ask.trouble
+        return decision
+
+    def _trouble(self, ask: _Ask, error: Exception) -> None:
+        """Answer HOLD because of `error`."""
+        self._answer(ask, hold(_reason(error), self._model.id), error)
+
+    def _answer(
+        self,
+        ask: _Ask,
+        decision: Decision,
+        trouble: Exception | None = None,
+        *,
+        repeated: bool = False,
+    ) -> None:
+        """Give `ask` its answer, unless it has one: HOLD if trading was stopped meanwhile."""
+        if not ask.claim():
+            return
+        barred = self._barred()
+        if barred is not None:
+            decision, trouble = hold(Reason(barred.reason), decision.model_id), barred
+        decision = replace(
+            decision,
+            latency_ms=1e3 * (time.perf_counter() - ask.started),
+            sequence=next(self._numbers),
+        )
+        ask.trouble = trouble
+        opened = False
+        if repeated:
+            self._statistics.repeated()
+        else:
+            self._statistics.answered(decision)
+            if decision.reason in FAILURES:
+                opened = self._breaker.failed()
+            elif not decision.degraded:
+                self._breaker.succeeded()
+        series = self._series.get(ask.line)
+        if series is not None:
+            series.reason = decision.reason
+            series.message = None if trouble is None else str(trouble)
+        with suppress(InvalidStateError):  # an awaiting task may have been cancelled
+            ask.answer.set_result(decision)
+        self._log(ask, decision, trouble)
+        if opened:
+            log(logging.CRITICAL, "breaker opened", failures=self._breaker.limit)
+
+    def _barred(self) -> Untrusted | None:
+        """Why nothing may be traded."""
+        killed = self._kill.pulled()
+        if killed is not None:
+            return Untrusted(Reason.KILLED, f"killed: {killed}; revive() allows trading again")
+        if self._breaker.open:
+            return Untrusted(
+                Reason.BREAKER,
+                f"{self._breaker.limit} failures in a row; close_breaker() allows trading again",
+            )
+        return None
+
+    def _log(self, ask: _Ask, decision: Decision, trouble: Exception | None) -> None:
+        unexpected = decision.reason is Reason.ERROR and not isinstance(trouble, HrmError)
+        log(
+            _LEVELS.get(decision.reason, logging.WARNING),
+            "decision",
+            trouble if unexpected else None,
+            instrument=ask.line[0],
+            timeframe=ask.line[1],
+            sequence=decision.sequence,
+            action=decision.action.name,
+            quantity=decision.quantity,
+            reason=decision.reason,
+            latency_ms=round(decision.latency_ms, 3),
+            model_id=decision.model_id,
+            why=None if trouble is None else str(trouble),
+        )
+
+    # what workers do
+
+    def _work(self, jobs: list[_Ask | _Feed]) -> None:
+        model = self._model
+        questions = []
+        for job in jobs:
+            if isinstance(job, _Feed):
+                self._take_feed(job, model.contract)
+            else:
+                try:
+                    question = self._question(job, model)
+                except Exception as error:  # whatever it is, the answer is HOLD
+                    self._trouble(job, error)
+                else:
+                    questions += [question] if question else []
+        if questions:
+            self._infer(model, questions)
+
+    def _take_feed(self, job: _Feed, contract: Contract) -> None:
+        try:
+            series = self._series_of(job.line, contract)
+            series.stream.feed(job.bars, self.settings.clock())
+            series.asked = None
+        except Exception as error:  # raised where feed was called
+            job.done.set_exception(error)
+        else:
+            job.done.set_result(None)
+
+    def _question(self, ask: _Ask, model: Model) -> _Question | None:
+        """Add the bar; what the network is asked, or None where the answer is known."""
+        series, now = self._series_of(ask.line, model.contract), self.settings.clock()
+        stream = series.stream
+        stream.take(ask.bar, now)
+        account = Account.of(ask.account)
+        instrument, timeframe = ask.line
+        age, latest = stream.age(now), self.settings.latest(timeframe, stream.seconds)
+        if age > latest:
+            raise Untrusted(
+                Reason.STALE,
+                f"bar: expected one closed at most {latest:g} s ago, found {age:.1f} s; pass bars "
+                "when they close, feed older ones",
+            )
+        assert stream.bars is not None
+        stamp = int(stream.bars.datetime[-1])
+        known = series.remembered(stamp, account)
+        if known is not None:
+            self._answer(ask, known.answer.result(), known.trouble, repeated=True)
+            return None
+        series.asked, series.stamp, series.account = ask, stamp, account
+        stream.require_window()
+        barred = self._barred()
+        if barred is not None:
+            raise barred
+        contract = model.contract
+        inputs = network_inputs(
+            contract,
+            stream.rows,
+            account,
+            contract.instrument(instrument),
+            contract.timeframe_id(timeframe),
+        )
+        return _Question(ask, account, inputs)
+
+    def _infer(self, model: Model, questions: list[_Question]) -> None:
+        company = _Company([question.ask for question in questions])
+        for question in questions:
+            question.ask.company = company
+        questions = [question for question in questions if not question.ask.claimed]
+        if not questions:
+            return
+        accounts = [question.account for question in questions]
+        try:
+            inputs = map(np.concatenate, zip(*(q.inputs for q in questions), strict=True))
+            passes = model.run_segments(*inputs, stop=company.stop)
+            made = decisions(passes, accounts, model.id)
+        except Exception as error:  # whatever it is, the answer is HOLD
+            if len(questions) == 1:
+                self._trouble(questions[0].ask, error)
+            else:  # find out whose fault it is
+                for question in questions:
+                    self._infer(model, [question])
+            return
+        self._count(passes, model.contract.max_segments)
+        for question, decision in zip(questions, made, strict=True):
+            broken = decision.reason is Reason.NON_FINITE
+            trouble = Untrusted(Reason.NON_FINITE, "an output of the network is not finite")
+            self._answer(question.ask, decision, trouble if broken else None)
+
+    def _count(self, passes: list[Outputs], most: int) -> None:
+        for row, segments in enumerate(segments_of(passes).tolist()):
+            last = passes[segments - 1]
+            self._statistics.thought(
+                segments,
+                most,
+                float(last["l_residual"][row, -1, -1]),
+                float(last["h_residual"][row, -1]),
+            )
+
+    def _series_of(self, line: Line, contract: Contract) -> _Series:
+        """The series of `line`; a new one where the contract allows it."""
+        series = self._series.get(line)
+        if series is None:
+            contract.instrument(line[0])
+            seconds = contract.timeframe_seconds(line[1])
+            if len(self._series) >= self.settings.streams:
+                raise BadInput(f"expected at most {self.settings.streams} streams, found another")
+            stream = Stream(seconds, self.settings.hours, contract, self.settings.clock_skew)
+            series = self._series[line] = _Series(stream)
+        return series
+
+    def _stream_health(self, series: _Series) -> StreamHealth:
+        bars = series.stream.bars
+        return StreamHealth(
+            newest=None if bars is None else int(bars.datetime[-1]),
+            age_s=None if bars is None else series.stream.age(self.settings.clock()),
+            bars=0 if bars is None else len(bars),
+            ready=series.stream.ready,
+            reason=series.reason,
+            message=series.message,
+        )
+
+
+def _line(instrument: str, timeframe: str) -> Line:
+    if not isinstance(instrument, str):
+        raise UnknownInstrument(f"instrument: expected a name, found {instrument!r}")
+    if not isinstance(timeframe, str):
+        raise UnknownTimeframe(f"timeframe: expected a name, found {timeframe!r}")
+    return instrument, timeframe
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, Untrusted):
+        return Reason(error.reason)
+    if isinstance(error, UnknownInstrument):
+        return Reason.UNKNOWN_INSTRUMENT
+    if isinstance(error, UnknownTimeframe):
+        return Reason.UNKNOWN_TIMEFRAME
+    return Reason.BAD_INPUT if isinstance(error, BadInput) else Reason.ERROR
