@@ -36,7 +36,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(VENV)/$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and pytest
+$(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and what tests it
 	$(PYTHON) -m venv --clear $(RUNTIME)
-	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest
+	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest hypothesis
 	touch $@
