@@ -1,11 +1,13 @@
 """An artifact of full size that nobody trained, to measure what serving one costs.
 
     python benchmarks/untrained.py base-int8 [--preset base] [--precision int8]
+                                  [--timesteps T] [--segments 1]
     python benchmarks/footprint.py base-int8
     hrm bench base-int8 --peers
 
-Random weights answer differently wherever float32 rounds differently, so its golden vectors are its
-own answers, not torch's, and of the parity ladder it has the rungs below its precision only.
+It decides for instruments of any name. Random weights answer differently wherever float32 rounds
+differently, so its golden vectors are its own answers, not torch's, and of the parity ladder it has
+the rungs below its precision only.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from hrm_train.checkpoint import Checkpoint, Description
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import prepare_series
 from hrm_train.scales import calibrate
-from hrm_train.settings import PRESETS, preset
+from hrm_train.settings import PRESETS, parse_settings, preset
 from hrm_train.windows import spread, windows
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -39,12 +41,17 @@ BARS: Final = 1200
 WINDOWS: Final = 64
 
 
-def untrained(name: str) -> Checkpoint:
+def untrained(name: str, timesteps: int | None, segments: int | None) -> Checkpoint:
     """A checkpoint that no training wrote: random weights, windows of random bars."""
     sys.path.insert(0, str(ROOT / "tests/support"))
     from synthetic import random_bars
 
-    settings = preset(name)
+    document = preset(name).model_dump(mode="json")
+    network = document["hierarchical_reasoning_model"]
+    network["embeddings"]["allow_unknown_instruments"] = True
+    network["hierarchical"]["T_timesteps"] = timesteps or network["hierarchical"]["T_timesteps"]
+    document["training"]["max_segments"] = segments or document["training"]["max_segments"]
+    settings = parse_settings(document)
     prepared = prepare_series(settings, {("Alpha", "5"): random_bars(BARS)})
     chosen = spread(prepared, np.arange(len(prepared)), WINDOWS, 0)
     torch.manual_seed(0)
@@ -89,8 +96,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
+    parser.add_argument("--timesteps", type=int, help="low steps a cycle; as the preset has else")
+    parser.add_argument("--segments", type=int, help="at most; as the preset has else")
     asked = parser.parse_args()
-    write(untrained(asked.preset), asked.precision, asked.out)
+    write(untrained(asked.preset, asked.timesteps, asked.segments), asked.precision, asked.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What an artifact promises: the schema of `contract.json`, its one reader and its one writer."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -322,7 +323,7 @@ def seconds_of(timeframe: str) -> int | None:
     """Length of a bar that a timeframe's name says: a number of minutes, or D for a day."""
     if timeframe == "D":
         return 86_400
-    if timeframe.isascii() and timeframe.isdigit() and int(timeframe) > 0:
+    if re.fullmatch("[0-9]{1,6}", timeframe) and int(timeframe) > 0:
         return 60 * int(timeframe)
     return None
 

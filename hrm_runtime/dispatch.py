@@ -32,7 +32,7 @@ class Dispatcher(Generic[J]):
     Args:
         work: does a list of jobs; it must not raise.
         workers: threads.
-        most: jobs given to one call; waiting ones are shared among the threads first.
+        most: jobs given to one call; waiting ones are shared among the idle threads first.
     """
 
     def __init__(self, work: Callable[[list[J]], None], workers: int, most: int) -> None:
@@ -42,6 +42,7 @@ class Dispatcher(Generic[J]):
         self._lines: dict[Hashable, deque[J]] = {}
         self._ready: deque[Hashable] = deque()  # lines with a job, none of them being done
         self._waiting = 0
+        self._idle = 0
         self._closed = False
         self._process = os.getpid()
         self._threads = [
@@ -95,9 +96,11 @@ class Dispatcher(Generic[J]):
     def _next(self) -> list[J]:
         """Jobs at the heads of lines, when there are; none when closed."""
         with self._changed:
+            self._idle += 1
             while not self._ready and not (self._closed and not self._lines):
                 self._changed.wait()
-            share = -(-len(self._ready) // len(self._threads))
+            share = -(-len(self._ready) // self._idle)
+            self._idle -= 1
             lines = [self._ready.popleft() for _ in range(min(self._most, share))]
             self._waiting -= len(lines)
             return [self._lines[line].popleft() for line in lines]

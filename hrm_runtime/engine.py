@@ -21,7 +21,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -95,11 +95,19 @@ class LiveSettings:
     kill_file: str | Path | None = None
     strict: bool = False
     workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
-    batch: int = 4
+    batch: int = 8
     streams: int = 1000
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
+        for name, fits, expected in (
+            ("hours", isinstance(self.hours, TradingHours), "TradingHours"),
+            ("stale_after", isinstance(self.stale_after, Mapping), "seconds by timeframe"),
+            ("kill_file", isinstance(self.kill_file, str | Path | None), "a path"),
+            ("clock", callable(self.clock), "a callable"),
+        ):
+            if not fits:
+                raise BadInput(f"{name}: expected {expected}, found {getattr(self, name)!r}")
         for name, least in (("failures", 1), ("workers", 1), ("batch", 1), ("streams", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -109,8 +117,11 @@ class LiveSettings:
         for name, value in seconds.items():
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise BadInput(f"{name}: expected seconds, found {value!r}")
-        if self.deadline == 0:
-            raise BadInput("deadline: expected more than 0 seconds")
+        if not 0 < self.deadline <= TIMEOUT_MAX:
+            raise BadInput(
+                f"deadline: expected more than 0 and at most {TIMEOUT_MAX:g} seconds, found "
+                f"{self.deadline!r}"
+            )
 
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""
@@ -124,13 +135,13 @@ Line = tuple[str, str]
 class _Ask:
     """A bar and an account on their way to a decision. It is answered once: by who claims it."""
 
-    def __init__(self, line: Line, bar: Any, account: Any) -> None:
-        self.line = line
-        self.bar = dict(bar) if isinstance(bar, dict) else bar  # the caller may change its own
-        self.account = account
+    def __init__(self, bar: Any, account: Any) -> None:
+        self.line: Line = ("", "")
+        self.bar = dict(bar) if type(bar) is dict else bar  # the caller may change its own
+        self.account = dict(account) if type(account) is dict else account
         self.started = time.perf_counter()
         self.answer: Future[Decision] = Future()
-        self.trouble: Exception | None = None
+        self.trouble: BaseException | None = None
         self.company: _Company | None = None
         self._claim = Lock()
 
@@ -213,6 +224,7 @@ class LiveEngine:
         self._breaker = Breaker(self.settings.failures)
         self._statistics = Statistics()
         self._series: dict[Line, _Series] = {}
+        self._changing = Lock()
         self._numbers = itertools.count(1)
         self._closed = False
         self._dispatcher: Dispatcher[_Ask | _Feed] = Dispatcher(
@@ -272,6 +284,8 @@ class LiveEngine:
         except TimeoutError:
             self._expire(ask)
             decision = ask.answer.result()
+        finally:
+            self._leave(ask)
         return self._deliver(ask, decision)
 
     async def decide_async(
@@ -289,15 +303,20 @@ class LiveEngine:
             decision = await asyncio.wrap_future(ask.answer)
         finally:
             timer.cancel()
+            self._leave(ask)
         return self._deliver(ask, decision)
 
     def refuse(self, why: Exception, *, instrument: str, timeframe: str) -> Decision:
         """The HOLD of an adapter that cannot read what its host gives it: counted and logged.
 
         Raises:
-            Exception: `why`, with strict settings.
+            HrmError: `why`, with strict settings; as InferenceFailed where it is something else.
         """
-        ask = _Ask((instrument, timeframe), None, None)
+        ask = _Ask(None, None)
+        try:
+            ask.line = _line(instrument, timeframe)
+        except Exception as error:  # as in decide
+            why = error
         self._trouble(ask, why)
         return self._deliver(ask, ask.answer.result())
 
@@ -311,7 +330,7 @@ class LiveEngine:
 
     def kill(self, why: str) -> None:
         """Answer HOLD to everything from now on, decisions on their way included."""
-        self._kill.pull(why)
+        self._kill.pull(str(why))
         log(logging.CRITICAL, "killed", why=why)
 
     def revive(self) -> None:
@@ -339,15 +358,10 @@ class LiveEngine:
             expected, found = getattr(old.features, name), getattr(new.features, name)
             if expected != found:
                 raise BadInput(f"model: expected {name} {expected} as now, found {found}")
-        for (instrument, timeframe), series in list(self._series.items()):
-            new.instrument(instrument)
-            seconds = new.timeframe_seconds(timeframe)
-            if seconds != series.stream.seconds:
-                raise BadInput(
-                    f"model: expected bars of {series.stream.seconds} s in timeframe "
-                    f"{timeframe!r} as now, found {seconds} s"
-                )
-        self._model = model
+        with self._changing:
+            for line, series in self._series.items():
+                self._require_known(new, line, series)
+            self._model = model
         log(logging.WARNING, "artifact", model_id=model.id)
 
     def health(self) -> Health:
@@ -402,11 +416,11 @@ class LiveEngine:
     # from call to answer
 
     def _ask(self, bar: Any, account: Any, instrument: str, timeframe: str) -> _Ask:
-        ask = _Ask((instrument, timeframe), bar, account)
+        ask = _Ask(bar, account)
         try:
-            _line(instrument, timeframe)
+            ask.line = _line(instrument, timeframe)
             self._dispatcher.submit(ask)
-        except HrmError as error:
+        except Exception as error:  # a name may be anything
             self._trouble(ask, error)
         return ask
 
@@ -419,15 +433,25 @@ class LiveEngine:
             ask,
             Untrusted(Reason.DEADLINE, f"expected a decision within {self.settings.deadline:g} s"),
         )
+
+    def _leave(self, ask: _Ask) -> None:
+        """Stop the pass that is run for `ask` if nobody waits for it any more.
+
+        An ask that was given up, by a cancelled task or an interrupt, counts for nothing.
+        """
+        ask.claim()
         if ask.company is not None and ask.company.deserted:
             ask.company.stop.set()
 
     def _deliver(self, ask: _Ask, decision: Decision) -> Decision:
-        if self.settings.strict and ask.trouble is not None:
-            raise ask.trouble
-        return decision
+        trouble = ask.trouble
+        if trouble is None or not self.settings.strict:
+            return decision
+        if isinstance(trouble, HrmError):
+            raise trouble
+        raise InferenceFailed(f"{type(trouble).__name__}: {_told(trouble)}") from trouble
 
-    def _trouble(self, ask: _Ask, error: Exception) -> None:
+    def _trouble(self, ask: _Ask, error: BaseException) -> None:
         """Answer HOLD because of `error`."""
         self._answer(ask, hold(_reason(error), self._model.id), error)
 
@@ -435,14 +459,14 @@ class LiveEngine:
         self,
         ask: _Ask,
         decision: Decision,
-        trouble: Exception | None = None,
+        trouble: BaseException | None = None,
         *,
         repeated: bool = False,
     ) -> None:
         """Give `ask` its answer, unless it has one: HOLD if trading was stopped meanwhile."""
         if not ask.claim():
             return
-        barred = self._barred()
+        barred = self._barred(look=not decision.degraded)
         if barred is not None:
             decision, trouble = hold(Reason(barred.reason), decision.model_id), barred
         decision = replace(
@@ -451,28 +475,29 @@ class LiveEngine:
             sequence=next(self._numbers),
         )
         ask.trouble = trouble
+        told = None if trouble is None else _told(trouble)
         opened = False
         if repeated:
             self._statistics.repeated()
         else:
             self._statistics.answered(decision)
             if decision.reason in FAILURES:
-                opened = self._breaker.failed()
+                opened = not self._closed and self._breaker.failed()
             elif not decision.degraded:
                 self._breaker.succeeded()
         series = self._series.get(ask.line)
         if series is not None:
             series.reason = decision.reason
-            series.message = None if trouble is None else str(trouble)
+            series.message = told
         with suppress(InvalidStateError):  # an awaiting task may have been cancelled
             ask.answer.set_result(decision)
-        self._log(ask, decision, trouble)
+        self._log(ask, decision, trouble, told)
         if opened:
             log(logging.CRITICAL, "breaker opened", failures=self._breaker.limit)
 
-    def _barred(self) -> Untrusted | None:
-        """Why nothing may be traded."""
-        killed = self._kill.pulled()
+    def _barred(self, look: bool = True) -> Untrusted | None:
+        """Why nothing may be traded; with `look` the kill file is looked for."""
+        killed = self._kill.pulled() if look else self._kill.why
         if killed is not None:
             return Untrusted(Reason.KILLED, f"killed: {killed}; revive() allows trading again")
         if self._breaker.open:
@@ -482,7 +507,9 @@ class LiveEngine:
             )
         return None
 
-    def _log(self, ask: _Ask, decision: Decision, trouble: Exception | None) -> None:
+    def _log(
+        self, ask: _Ask, decision: Decision, trouble: BaseException | None, told: str | None
+    ) -> None:
         unexpected = decision.reason is Reason.ERROR and not isinstance(trouble, HrmError)
         log(
             _LEVELS.get(decision.reason, logging.WARNING),
@@ -496,7 +523,7 @@ class LiveEngine:
             reason=decision.reason,
             latency_ms=round(decision.latency_ms, 3),
             model_id=decision.model_id,
-            why=None if trouble is None else str(trouble),
+            why=told,
         )
 
     # what workers do
@@ -510,7 +537,7 @@ class LiveEngine:
             else:
                 try:
                     question = self._question(job, model)
-                except Exception as error:  # whatever it is, the answer is HOLD
+                except BaseException as error:  # a host's objects may raise anything: HOLD
                     self._trouble(job, error)
                 else:
                     questions += [question] if question else []
@@ -521,8 +548,9 @@ class LiveEngine:
         try:
             series = self._series_of(job.line, contract)
             series.stream.feed(job.bars, self.settings.clock())
+            self._keep(job.line, series)
             series.asked = None
-        except Exception as error:  # raised where feed was called
+        except BaseException as error:  # raised where feed was called
             job.done.set_exception(error)
         else:
             job.done.set_result(None)
@@ -532,21 +560,22 @@ class LiveEngine:
         series, now = self._series_of(ask.line, model.contract), self.settings.clock()
         stream = series.stream
         stream.take(ask.bar, now)
+        self._keep(ask.line, series)
         account = Account.of(ask.account)
         instrument, timeframe = ask.line
-        age, latest = stream.age(now), self.settings.latest(timeframe, stream.seconds)
-        if age > latest:
-            raise Untrusted(
-                Reason.STALE,
-                f"bar: expected one closed at most {latest:g} s ago, found {age:.1f} s; pass bars "
-                "when they close, feed older ones",
-            )
         assert stream.bars is not None
         stamp = int(stream.bars.datetime[-1])
         known = series.remembered(stamp, account)
         if known is not None:
             self._answer(ask, known.answer.result(), known.trouble, repeated=True)
             return None
+        age, latest = stream.age(now), self.settings.latest(timeframe, stream.seconds)
+        if not age <= latest:  # nor where the clock says NaN
+            raise Untrusted(
+                Reason.STALE,
+                f"bar: expected one closed at most {latest:g} s ago, found {age:.1f} s; pass bars "
+                "when they close, feed older ones",
+            )
         series.asked, series.stamp, series.account = ask, stamp, account
         stream.require_window()
         barred = self._barred()
@@ -574,6 +603,7 @@ class LiveEngine:
             inputs = map(np.concatenate, zip(*(q.inputs for q in questions), strict=True))
             passes = model.run_segments(*inputs, stop=company.stop)
             made = decisions(passes, accounts, model.id)
+            self._count(passes, model.contract.max_segments)
         except Exception as error:  # whatever it is, the answer is HOLD
             if len(questions) == 1:
                 self._trouble(questions[0].ask, error)
@@ -581,7 +611,6 @@ class LiveEngine:
                 for question in questions:
                     self._infer(model, [question])
             return
-        self._count(passes, model.contract.max_segments)
         for question, decision in zip(questions, made, strict=True):
             broken = decision.reason is Reason.NON_FINITE
             trouble = Untrusted(Reason.NON_FINITE, "an output of the network is not finite")
@@ -598,23 +627,42 @@ class LiveEngine:
             )
 
     def _series_of(self, line: Line, contract: Contract) -> _Series:
-        """The series of `line`; a new one where the contract allows it."""
+        """The series of `line`; a new one, to be kept, where the contract allows it."""
         series = self._series.get(line)
         if series is None:
             contract.instrument(line[0])
             seconds = contract.timeframe_seconds(line[1])
+            stream = Stream(seconds, self.settings.hours, contract, self.settings.clock_skew)
+            series = _Series(stream)
+        return series
+
+    def _keep(self, line: Line, series: _Series) -> None:
+        """Keep a series that has bars: names that never had one take no place."""
+        if line in self._series:
+            return
+        with self._changing:
             if len(self._series) >= self.settings.streams:
                 raise BadInput(f"expected at most {self.settings.streams} streams, found another")
-            stream = Stream(seconds, self.settings.hours, contract, self.settings.clock_skew)
-            series = self._series[line] = _Series(stream)
-        return series
+            self._require_known(self._model.contract, line, series)
+            self._series[line] = series
+
+    @staticmethod
+    def _require_known(contract: Contract, line: Line, series: _Series) -> None:
+        contract.instrument(line[0])
+        seconds = contract.timeframe_seconds(line[1])
+        if seconds != series.stream.seconds:
+            raise BadInput(
+                f"model: expected bars of {series.stream.seconds} s in timeframe {line[1]!r} as "
+                f"now, found {seconds} s"
+            )
 
     def _stream_health(self, series: _Series) -> StreamHealth:
         bars = series.stream.bars
+        assert bars is not None, "series without are not kept"
         return StreamHealth(
-            newest=None if bars is None else int(bars.datetime[-1]),
-            age_s=None if bars is None else series.stream.age(self.settings.clock()),
-            bars=0 if bars is None else len(bars),
+            newest=int(bars.datetime[-1]),
+            age_s=series.stream.age(self.settings.clock()),
+            bars=len(bars),
             ready=series.stream.ready,
             reason=series.reason,
             message=series.message,
@@ -626,11 +674,19 @@ def _line(instrument: str, timeframe: str) -> Line:
         raise UnknownInstrument(f"instrument: expected a name, found {instrument!r}")
     if not isinstance(timeframe, str):
         raise UnknownTimeframe(f"timeframe: expected a name, found {timeframe!r}")
-    return instrument, timeframe
+    return str.__str__(instrument), str.__str__(timeframe)  # a subclass may compare as it likes
 
 
-def _reason(error: Exception) -> Reason:
-    if isinstance(error, Untrusted):
+def _told(error: BaseException) -> str:
+    """What an error says; its name where that raises too."""
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
+
+
+def _reason(error: BaseException) -> Reason:
+    if isinstance(error, Untrusted) and error.reason in set(Reason):
         return Reason(error.reason)
     if isinstance(error, UnknownInstrument):
         return Reason.UNKNOWN_INSTRUMENT

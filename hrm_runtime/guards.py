@@ -13,6 +13,9 @@ class KillSwitch:
     Args:
         file: its existence pulls the switch. Its folder must exist.
 
+    Attributes:
+        why: it is pulled, as far as is known; None where it is not.
+
     Raises:
         BadInput: the file's folder does not exist.
     """
@@ -23,17 +26,17 @@ class KillSwitch:
             raise BadInput(
                 f"kill_file: expected a file in a folder that exists, found {self._file}"
             )
-        self._why: str | None = None
+        self.why: str | None = None
 
     def pull(self, why: str) -> None:
         """Stop all trading; `why` is what health and logs say."""
-        self._why = why
+        self.why = why
 
     def pulled(self) -> str | None:
         """Why the switch is pulled; None where it is not. Looks for the file."""
-        if self._why is None:
-            self._why = self._seen()
-        return self._why
+        if self.why is None and (seen := self._seen()) is not None:
+            self.why = seen  # and never None, that might undo what was pulled meanwhile
+        return self.why
 
     def release(self) -> None:
         """Allow trading again.
@@ -44,7 +47,7 @@ class KillSwitch:
         seen = self._seen()
         if seen is not None:
             raise BadInput(f"kill switch: expected the file to be removed first: {seen}")
-        self._why = None
+        self.why = None
 
     def _seen(self) -> str | None:
         if self._file is None:
@@ -52,8 +55,9 @@ class KillSwitch:
         try:
             self._file.lstat()
         except FileNotFoundError:
-            return None
-        except OSError as error:
+            gone = not os.path.isdir(self._file.parent)
+            return f"the folder of {self._file} is gone" if gone else None
+        except (OSError, ValueError) as error:
             return f"the kill file cannot be looked for: {error}"
         return f"found {self._file}"
 

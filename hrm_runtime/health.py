@@ -70,7 +70,7 @@ class StreamHealth:
     """One stream.
 
     Attributes:
-        newest: opening time of its newest bar, epoch seconds UTC; None before the first.
+        newest: opening time of its newest bar, epoch seconds UTC.
         age_s: seconds since that bar was closed.
         bars: how many there are of those needed.
         ready: whether they suffice for a decision.
@@ -78,8 +78,8 @@ class StreamHealth:
         message: what was wrong with it.
     """
 
-    newest: int | None
-    age_s: float | None
+    newest: int
+    age_s: float
     bars: int
     ready: bool
     reason: Reason | None

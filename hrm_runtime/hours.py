@@ -61,7 +61,8 @@ class TradingHours:
             ) from error
         weekdays = frozenset(self.weekdays)
         if not weekdays <= set(range(7)):
-            raise BadInput(f"hours.weekdays: expected 0 (Monday) to 6, found {sorted(weekdays)}")
+            found = sorted(weekdays, key=str)
+            raise BadInput(f"hours.weekdays: expected 0 (Monday) to 6, found {found}")
         days: dict[date, tuple[Span, ...]] = {_date(day): () for day in self.holidays}
         days |= {_date(day): _spans(sessions) for day, sessions in self.special.items()}
         for name, value in {
@@ -91,9 +92,11 @@ class TradingHours:
         if seconds == DAY:
             sessions = self._sessions(day)
             return sessions[-1][1] if sessions else None
-        return self._grid(day, seconds).get(
-            stamp, self._grid(day - timedelta(1), seconds).get(stamp)
-        )
+        for ahead in (0, -1, 1):  # sessions may end, and bars may open, on another day
+            grid = self._grid(day + timedelta(ahead), seconds)
+            if stamp in grid:
+                return grid[stamp]
+        return None
 
     def follows(self, earlier: int, later: int, seconds: int) -> bool:
         """Whether the bar of `later` is the next there is after that of `earlier`."""
@@ -145,7 +148,9 @@ class TradingHours:
 
 def _date(day: date | str) -> date:
     try:
-        return day if isinstance(day, date) else date.fromisoformat(day)
+        if type(day) is date:  # a datetime is a date too, but equal to none
+            return day
+        return date.fromisoformat(day)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise BadInput(f"hours: expected a date such as 2024-11-15, found {day!r}") from error
 
@@ -164,7 +169,7 @@ def _spans(sessions: Sequence[str]) -> tuple[Span, ...]:
 def _span(session: str) -> Span:
     try:
         start, end = (_minutes(moment) for moment in session.split("-"))
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise BadInput(
             f"hours: expected a session such as 09:15-15:30, found {session!r}"
         ) from error
@@ -173,6 +178,11 @@ def _span(session: str) -> Span:
 
 def _minutes(moment: str) -> int:
     hours, minutes = moment.strip().split(":")
-    if not (len(hours) == len(minutes) == 2 and hours < "24" and minutes < "60"):
+    if not (
+        len(hours) == len(minutes) == 2
+        and (hours + minutes).isdigit()
+        and hours < "24"
+        and minutes < "60"
+    ):
         raise ValueError(moment)
     return 60 * int(hours) + int(minutes)

@@ -34,6 +34,9 @@ MOST_THREADS: Final = 1024
 _QUIET: Final = 3
 """Errors only: a warning for each optional input would be printed at every load."""
 
+_SILENT: Final = 4
+"""Not even errors: being stopped is one, which is raised and would be printed as well."""
+
 _EXTERNAL_DATA: Final = "session.model_external_initializers_file_folder_path"
 """Where a graph may look for weights outside itself; otherwise the host's current directory."""
 
@@ -50,6 +53,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = _SILENT
 
     def set(self) -> None:
         """End the pass that runs with this, and every later one; it raises `InferenceFailed`."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from hrm_runtime.bars import REQUIRED, Bar, Bars, moment
+from hrm_runtime.bars import REQUIRED, Bar, Bars, Integers, moment
 from hrm_runtime.contract import Contract
 from hrm_runtime.decision import Reason
-from hrm_runtime.errors import Untrusted
+from hrm_runtime.errors import BadBars, Untrusted
 from hrm_runtime.features import Row, rows
 from hrm_runtime.hours import TradingHours
 
@@ -47,7 +47,7 @@ class Stream:
         """Add bars at any place: history, or what was missed.
 
         Raises:
-            BadBars: one differs from a bar that is there.
+            BadBars: one differs from a bar that is there, or is of another timeframe.
             Untrusted: future, where one is not closed yet.
         """
         if not len(bars):
@@ -60,8 +60,8 @@ class Stream:
 
         Raises:
             Untrusted: it does not belong here, and was not added: out_of_order, future, or
-                bad_input where it contradicts the newest bar or is of another timeframe.
-            BadBars: it is not a bar.
+                bad_input where it contradicts the newest bar or is outside trading hours.
+            BadBars: it is not a bar, or one of another timeframe.
         """
         bar = Bars.of_one(given)
         stamp = int(bar.datetime[0])
@@ -81,12 +81,6 @@ class Stream:
                 Reason.BAD_INPUT,
                 f"bar: expected the opening of a bar of {self.seconds} s within trading hours, "
                 f"found {moment(stamp)}: another timeframe, or a session that hours do not know",
-            )
-        if newest is not None and stamp < self._closing(newest):
-            raise Untrusted(
-                Reason.BAD_INPUT,
-                f"bar: expected bars of {self.seconds} s, found {moment(stamp)} within that of "
-                f"{moment(newest)}: another timeframe",
             )
         self._join(bar)
 
@@ -132,6 +126,16 @@ class Stream:
             )
         return closing
 
+    def _require_apart(self, stamps: Integers) -> None:
+        """Bars of a shorter timeframe begin before the ones before them are closed."""
+        for place in np.flatnonzero(np.diff(stamps) < self.seconds).tolist():
+            earlier, later = stamps[place : place + 2].tolist()
+            if later < self._closing(earlier):
+                raise BadBars(
+                    f"bars: expected bars of {self.seconds} s, found {moment(later)} within that "
+                    f"of {moment(earlier)}: another timeframe"
+                )
+
     def _require_equal(self, bar: Bars) -> None:
         assert self.bars is not None
         known, found = self.bars.newest(), bar.newest()
@@ -150,6 +154,7 @@ class Stream:
         needed = self._history + self._window - 1
         parts = [new] if old is None else [old, new]
         merged = Bars(*(np.concatenate([getattr(p, name) for p in parts]) for name in REQUIRED))
+        self._require_apart(merged.datetime)
         merged = merged[max(0, len(merged) - needed) :]
         kept = self.rows if later else ()
         missing = min(count, len(merged) - self._history + 1)

@@ -1,14 +1,18 @@
 """What the runtime's tests share: the frozen artifact, loaded once, and copies of it to damage."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
+from live import SAFETY_S, Clock
 from random_windows import Windows, random_windows
 
-from hrm_runtime import Contract, Model, load
+from hrm_runtime import Contract, LiveEngine, LiveSettings, Model, load
 from hrm_runtime.contract import FORMAT_VERSION, GOLDEN
 from hrm_runtime.golden import Golden
 
@@ -43,3 +47,21 @@ def copy_artifact(artifact: Path, tmp_path: Path) -> ArtifactCopy:
 def windows(model: Model) -> Windows:
     """500 windows over all sides, instruments and timeframes."""
     return random_windows(model.contract, 500, np.random.default_rng(0))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Stands where `random_bars` of 300 s has just closed its last bar."""
+    return Clock(1_700_630_400.0)
+
+
+@pytest.fixture
+def live(model: Model, clock: Clock) -> Iterator[Callable[..., LiveEngine]]:
+    """Makes engines of the frozen artifact, or of another model; they are closed afterwards."""
+    with ExitStack() as engines:
+
+        def engine(of: Model = model, **settings: Any) -> LiveEngine:
+            given = LiveSettings(**{"clock": clock, "deadline": SAFETY_S, **settings})
+            return engines.enter_context(LiveEngine(of, given))
+
+        yield engine

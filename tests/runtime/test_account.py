@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,72 @@ def test_the_side_is_the_sign_of_the_quantity(fields: dict[str, Any], side: Side
 @pytest.mark.parametrize("distance", [-1.0, 1.0])
 def test_the_bounds_of_the_distance_belong_to_it(distance: float) -> None:
     assert Account(**{**LONG, "distance_to_trail": distance}).distance_to_trail == distance
+
+
+# mappings
+
+
+def test_an_account_is_itself() -> None:
+    account = Account(**LONG)
+    assert Account.of(account) is account
+
+
+class View(Mapping[str, Any]):
+    """A mapping that is no dict."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return reversed(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@pytest.mark.parametrize("kind", [dict, View])
+@pytest.mark.parametrize("fields", [FLAT, LONG, SHORT], ids=["flat", "long", "short"])
+def test_a_mapping_of_the_six_values_is_read_by_name(
+    fields: dict[str, Any], kind: type[Any]
+) -> None:
+    assert Account.of(kind(fields)) == Account(**fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({}, "none"),
+        ({name: value for name, value in FLAT.items() if name != "capital"}, "position_quantity"),
+        ({**FLAT, "leverage": 2.0}, "capital, .*, distance_to_trail, leverage"),
+        ({**FLAT, 7: 2.0}, "capital, .*, distance_to_trail, 7"),
+    ],
+    ids=["empty", "missing", "unknown", "a number"],
+)
+def test_a_mapping_of_other_values_is_refused(values: dict[Any, Any], found: str) -> None:
+    with pytest.raises(
+        BadAccount,
+        match="^account: expected the values capital, position_quantity, entry_price, "
+        f"unrealized_pnl, is_position_open, distance_to_trail; found {found}",
+    ):
+        Account.of(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"), [(None, "NoneType"), ([1.0] * 6, "list"), ("capital", "str")]
+)
+def test_what_is_neither_account_nor_mapping_is_refused(values: Any, name: str) -> None:
+    with pytest.raises(
+        BadAccount, match=f"^account: expected an Account or a mapping, found {name}$"
+    ):
+        Account.of(values)
+
+
+def test_a_mapping_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(BadAccount, match="account: expected is_position_open to agree with"):
+        Account.of({**LONG, "is_position_open": False})
 
 
 # lots

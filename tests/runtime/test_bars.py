@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import random_bars
 
-from hrm_runtime import BadBars, Bars, read_csv
+from hrm_runtime import BadBars, Bar, Bars, read_csv
 from hrm_runtime.bars import Cleaning, read_bars, read_series, series_name, write_csv
 
 COLUMNS: dict[str, list[float]] = {
@@ -213,6 +213,80 @@ def test_missing_columns_are_named(left_out: set[str], shown: str) -> None:
 def test_an_empty_mapping_has_no_columns() -> None:
     with pytest.raises(BadBars, match="found none"):
         Bars.of({})
+
+
+# one bar
+
+ONE = Bar(600, 11.0, 12.5, 10.5, 12.0, 7.0)
+
+
+@pytest.mark.parametrize("volume", [7.0, 0.0, None])
+@pytest.mark.parametrize(
+    "kind", [lambda bar: bar, lambda bar: bar._asdict()], ids=["bar", "mapping"]
+)
+def test_one_bar_becomes_bars_and_is_the_newest_of_them(
+    kind: Callable[[Bar], Any], volume: float | None
+) -> None:
+    bar = ONE._replace(volume=volume)
+    made = Bars.of_one(kind(bar))
+    prices = {name: [COLUMNS[name][1]] for name in NAMES[:-1]}
+    assert_equal(made, Bars(**prices, volume=None if volume is None else [volume]))
+    assert made.newest() == bar
+
+
+def test_a_bar_has_no_volume_unless_it_is_given() -> None:
+    assert Bar(600, 11.0, 12.5, 10.5, 12.0) == ONE._replace(volume=None)
+
+
+def test_a_mapping_of_one_bar_is_read_by_name_and_others_are_ignored() -> None:
+    values = {"symbol": "x", "closed": True, **reversed_values(ONE), "note": None}
+    assert_equal(Bars.of_one(values), picked([1]))
+
+
+def reversed_values(bar: Bar) -> dict[str, Any]:
+    return dict(reversed(bar._asdict().items()))
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.array], ids=lambda k: k.__name__)
+def test_numpy_scalars_are_values_of_a_bar(kind: Callable[[float], Any]) -> None:
+    values = {name: kind(value) for name, value in ONE._asdict().items()}
+    made = Bars.of_one(values)
+    assert_equal(made, picked([1]))
+    newest = made.newest()
+    assert newest == ONE
+    assert {type(value) for value in newest[1:]} == {float}
+    assert type(newest.datetime) is int
+
+
+def test_the_newest_is_the_last_by_stamp() -> None:
+    assert picked([2, 0, 1]).newest() == Bar(900, 12.0, 13.5, 11.5, 13.0, 9.0)
+    assert bars(volume=None)[:2].newest() == ONE._replace(volume=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "^bar: expected a Bar or a mapping, found NoneType$"),
+        (tuple(ONE), "^bar: expected a Bar or a mapping, found tuple$"),
+        (5, "^bar: expected a Bar or a mapping, found int$"),
+        (bars(), "^bar: expected a Bar or a mapping, found Bars$"),
+        ({}, "missing datetime, open, high, low, close; found none"),
+        (ONE._replace(close=None), "missing close; found datetime, open, high, low, volume"),
+        (ONE._replace(close=np.nan), "expected finite prices .* at 600"),
+        (ONE._replace(high=11.5), "expected low <= open, close <= high; found .* at 600"),
+        (ONE._replace(volume=-1.0), "expected volume >= 0; found .* at 600"),
+        (ONE._replace(datetime=600_000_000_000), "expected datetime in whole epoch seconds"),
+        (ONE._replace(open="11.0"), "expected numbers in column open: found <U4"),
+        (COLUMNS, "expected column datetime to have one axis, found 2"),
+    ],
+    ids=[
+        *("none", "tuple", "number", "bars", "empty", "missing", "nan", "impossible", "volume"),
+        *("milliseconds", "text", "columns"),
+    ],
+)
+def test_what_is_not_one_bar_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(BadBars, match=message):
+        Bars.of_one(given)
 
 
 # slices

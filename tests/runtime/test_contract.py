@@ -27,6 +27,7 @@ from hrm_runtime.contract import (
     Stage,
     name_of,
     read_contract,
+    seconds_of,
 )
 from hrm_runtime.schema import canonical, seal
 
@@ -498,3 +499,77 @@ def test_a_lot_of_an_index_costs_its_premium(kind: Any, cost: float) -> None:
         id=1, type=kind, lot_size=75, tick_size=0.05, premium_min=0.01, premium_max=0.02
     )
     assert facts.cost_per_lot(23_500.0) == pytest.approx(cost, rel=1e-15)
+
+
+# lengths of bars
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("1", 60),
+        ("5", 300),
+        ("15", 900),
+        ("60", 3600),
+        ("1440", 86_400),
+        ("05", 300),
+        ("D", 86_400),
+    ],
+)
+def test_a_name_says_how_long_its_bars_are(name: str, seconds: int) -> None:
+    assert seconds_of(name) == seconds
+
+
+@pytest.mark.parametrize(
+    "name", ["", "0", "000", "-5", "+5", "5m", "1.5", " 5", "5_0", "d", "W", "\u0665", "\u00b2"]
+)
+def test_a_name_that_says_no_length_has_none(name: str) -> None:
+    assert seconds_of(name) is None
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize(("name", "seconds"), [("5", 300), ("15", 900)])
+def test_a_known_timeframe_has_the_seconds_of_the_contract(
+    contract: Contract, name: str, seconds: int, allowed: bool
+) -> None:
+    contract = replace(contract, allow_unknown_timeframe=allowed)
+    assert contract.timeframe_seconds(name) == seconds
+
+
+def test_the_contract_s_seconds_come_before_what_a_name_says(contract: Contract) -> None:
+    timeframes = {
+        "5": replace(contract.timeframes["5"], seconds=301),
+        "weekly": replace(contract.timeframes["15"], seconds=604_800),
+    }
+    contract = replace(contract, timeframes=timeframes, allow_unknown_timeframe=True)
+    assert [contract.timeframe_seconds(name) for name in ("5", "weekly", "15", "D")] == [
+        *(301, 604_800, 900, 86_400),
+    ]
+
+
+@pytest.mark.parametrize("name", ["60", "D", "W"])
+def test_an_unknown_timeframe_has_no_seconds_where_it_is_not_allowed(
+    contract: Contract, name: str
+) -> None:
+    with pytest.raises(UnknownTimeframe, match=f"expected one of 15, 5; found '{name}', which"):
+        contract.timeframe_seconds(name)
+
+
+@pytest.mark.parametrize("name", ["W", "0", "5m", ""])
+def test_a_timeframe_of_which_nobody_says_the_length_is_refused(
+    contract: Contract, name: str
+) -> None:
+    contract = replace(contract, allow_unknown_timeframe=True)
+    with pytest.raises(
+        UnknownTimeframe,
+        match="^timeframe: expected a name this artifact knows, a number of minutes or D, since "
+        f"the length of its bars must be known; found '{name}'$",
+    ):
+        contract.timeframe_seconds(name)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_timeframe_that_is_no_name_has_no_seconds(contract: Contract, allowed: bool) -> None:
+    contract = replace(contract, allow_unknown_timeframe=allowed)
+    with pytest.raises(UnknownTimeframe, match="timeframe: expected a name, found 5"):
+        contract.timeframe_seconds(5)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ TREE = {
     "UnknownInstrument": (errors.BadInput,),
     "UnknownTimeframe": (errors.BadInput,),
     "InferenceFailed": (errors.HrmError,),
+    "Untrusted": (errors.HrmError,),
     "GateFailed": (errors.HrmError,),
 }
 

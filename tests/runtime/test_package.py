@@ -17,21 +17,27 @@ NAMES = [
     "BadBars",
     "BadFeatures",
     "BadInput",
+    "Bar",
     "Bars",
     "Contract",
     "ContractInvalid",
     "Decision",
     "DoNotStart",
     "GateFailed",
+    "HRMAgent",
     "HrmError",
     "InferenceFailed",
+    "LiveEngine",
+    "LiveSettings",
     "Model",
     "Reason",
     "SelfTestFailed",
     "TooFewBars",
+    "TradingHours",
     "UnknownInstrument",
     "UnknownTimeframe",
     "UnsupportedFormat",
+    "Untrusted",
     "load",
     "load_contract",
     "read_csv",
@@ -98,10 +104,13 @@ MODULES_AFTER = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
         ("from hrm_runtime import Action", ()),
         ("import hrm_runtime.columns", ()),
         ("from hrm_runtime import Contract", ()),
-        ("from hrm_runtime import Bars, Account, Decision, Reason", ("numpy",)),
+        ("from hrm_runtime import TradingHours, Untrusted", ()),
+        ("from hrm_runtime import Bar, Bars, Account, Decision, Reason", ("numpy",)),
         ("import hrm_runtime.bootstrap", ("numpy",)),
         ("import hrm_runtime.features", ("numpy", "talib")),
         ("import hrm_runtime.session", ("numpy", "onnxruntime")),
+        ("from hrm_runtime import LiveEngine, LiveSettings", HEAVY),
+        ("from hrm_runtime import HRMAgent", HEAVY),
         ("from hrm_runtime import *", HEAVY),
     ],
 )
@@ -164,6 +173,43 @@ print(json.dumps([before, after, decision.reason]))
     after["environment"].pop("ORT_DISABLE_TELEMETRY")
     before["environment"].pop("ORT_DISABLE_TELEMETRY", None)
     assert after == before
+
+
+def test_a_live_engine_that_was_closed_leaves_the_host_as_it_was(artifact: Path) -> None:
+    program = (
+        STATE
+        + """
+import asyncio, numpy, talib
+before = state()
+from hrm_runtime import Account, LiveEngine, LiveSettings, TradingHours, load
+stamps = 300 * numpy.arange(400)
+prices = 100 + numpy.sin(stamps)
+columns = dict(datetime=stamps, open=prices, high=prices, low=prices, close=prices)
+following = dict(datetime=120_000, open=100, high=100, low=100, close=100)
+on = dict(instrument="Alpha", timeframe="5")
+hours = TradingHours(["00:00-00:00"], "Asia/Kolkata", weekdays=range(7))
+settings = LiveSettings(hours=hours, workers=3, deadline=60, clock=lambda: 120_300)
+with LiveEngine(load(sys.argv[1]), settings) as engine:
+    during = state()
+    engine.feed(columns, **on)
+    decisions = [engine.decide(following, Account.flat(1e5), **on)]
+    decisions.append(engine.decide(None, None, **on))
+    decisions.append(asyncio.run(engine.decide_async(following, Account.flat(1e4), **on)))
+    engine.kill("now")
+    decisions.append(engine.decide(following, Account.flat(1e3), **on))
+    engine.revive()
+    serving = engine.health().serving
+after = state()
+reasons = [decision.reason for decision in decisions]
+print(json.dumps([before, during, after, reasons, serving]))
+"""
+    )
+    before, during, after, reasons, serving = in_a_fresh_process(program, str(artifact))
+    assert (reasons, serving) == (["ok", "bad_input", "ok", "killed"], True)
+    for state in (before, during, after):
+        state["environment"].pop("ORT_DISABLE_TELEMETRY", None)
+    assert after == before
+    assert during == {**before, "threads": before["threads"] + 3}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads through /proc")

@@ -4,14 +4,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from live import SAFETY_S
 
 from hrm_runtime import BadInput, ContractInvalid, InferenceFailed
 from hrm_runtime.contract import MODEL
-from hrm_runtime.session import Session
+from hrm_runtime.session import Session, Stop
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +118,15 @@ def protobuf(*fields: tuple[int, int | bytes]) -> bytes:
     return b"".join(
         bytes([number << 3, value])
         if isinstance(value, int)
-        else bytes([number << 3 | 2, len(value)]) + value
+        else bytes([number << 3 | 2]) + length_of(value) + value
         for number, value in fields
     )
+
+
+def length_of(value: bytes) -> bytes:
+    """As protobuf writes it, up to 16383."""
+    size = len(value)
+    return bytes([size]) if size < 128 else bytes([size % 128 + 128, size // 128])
 
 
 def product_with(*where_w_is: tuple[int, int | bytes]) -> bytes:
@@ -190,3 +198,73 @@ def _environment_after_import(given: dict[str, str]) -> tuple[dict[str, str], di
     )
     lost, gained = json.loads(done.stdout)
     return lost, gained
+
+
+# what stops a pass
+
+
+def test_a_stop_that_is_not_set_changes_nothing(content: bytes) -> None:
+    session, stop = Session(content), Stop()
+    assert_equal(session.run(feeds(), stop), session.run(feeds()))
+    assert_equal(session.run(feeds(seed=1), stop), session.run(feeds(seed=1)))
+
+
+def test_a_stop_that_is_set_ends_every_pass_with_it_and_no_other(content: bytes) -> None:
+    session, stop, other = Session(content), Stop(), Stop()
+    expected = session.run(feeds())
+    stop.set()
+    for _ in range(2):
+        with pytest.raises(
+            InferenceFailed, match=r"^onnxruntime failed while running the graph: .*terminate"
+        ):
+            session.run(feeds(), stop)
+        assert_equal(session.run(feeds(), other), expected)
+        assert_equal(session.run(feeds()), expected)
+
+
+def endless() -> bytes:
+    """The ONNX graph of a loop that adds x float32 [1] to itself and never ends."""
+
+    def value(name: bytes, element: int, *sizes: int) -> bytes:
+        shape = protobuf(*((1, protobuf((1, size))) for size in sizes))
+        tensor = protobuf((1, element), (2, shape))
+        return protobuf((1, name), (2, protobuf((1, tensor))))
+
+    floats, integers, truth = 1, 7, 9
+    body = protobuf(
+        (1, protobuf((1, b"on"), (2, b"still"), (4, b"Identity"))),
+        (1, protobuf((1, b"a"), (1, b"a"), (2, b"b"), (4, b"Add"))),
+        (2, b"body"),
+        (11, value(b"number", integers)),
+        (11, value(b"on", truth)),
+        (11, value(b"a", floats, 1)),
+        (12, value(b"still", truth)),
+        (12, value(b"b", floats, 1)),
+    )
+    attribute = protobuf((1, b"body"), (6, body)) + b"\xa0\x01\x05"  # field 20: a graph
+    loop = protobuf((1, b""), (1, b""), (1, b"x"), (2, b"y"), (4, b"Loop"), (5, attribute))
+    graph = protobuf(
+        (1, loop), (2, b"graph"), (11, value(b"x", floats, 1)), (12, value(b"y", floats, 1))
+    )
+    return protobuf((1, 10), (8, protobuf((2, 21))), (7, graph))
+
+
+def test_a_pass_that_would_never_end_is_stopped_from_another_thread() -> None:
+    session, stop, begun = Session(endless()), Stop(), Event()
+    raised: list[InferenceFailed] = []
+
+    def run() -> None:
+        begun.set()
+        try:
+            session.run({"x": np.ones(1, np.float32)}, stop)
+        except InferenceFailed as error:
+            raised.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    assert begun.wait(SAFETY_S)
+    stop.set()
+    thread.join(SAFETY_S)
+    assert not thread.is_alive()
+    (error,) = raised
+    assert "terminate" in str(error)

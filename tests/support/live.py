@@ -1,0 +1,171 @@
+"""A live engine's surroundings in a test's hands: the clock, the bars, and what the model does."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import pytest
+
+from hrm_runtime import Bar, Bars, LiveEngine, Model
+from hrm_runtime.model import Outputs
+from hrm_runtime.session import Stop
+
+SAFETY_S = 60.0
+"""Longer than anything takes; where it runs out, a test has failed."""
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class WatchedStop(Stop):
+    """Tells when it was set. Put in the place of `hrm_runtime.engine.Stop`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_set = Event()
+
+    def set(self) -> None:
+        super().set()
+        self.was_set.set()
+
+
+Before = Callable[[Sequence[Any], Any], None]
+After = Callable[[list[Outputs]], list[Outputs]]
+
+
+class Puppet(Model):
+    """A model that calls `before` with its inputs and their stop, and answers `after` its passes.
+
+    Attributes:
+        batches: how many decisions each of its runs was asked for.
+    """
+
+    def __init__(
+        self, model: Model, before: Before | None = None, after: After | None = None
+    ) -> None:
+        super().__init__(model.contract, model.id, model._session, model.folder)
+        self.before = before
+        self.after = after
+        self.batches: list[int] = []
+
+    def run_segments(self, *inputs: Any, stop: Stop | None = None) -> list[Outputs]:
+        self.batches.append(len(inputs[0]))
+        if self.before is not None:
+            self.before(inputs, stop)
+        passes = super().run_segments(*inputs, stop=stop)
+        return passes if self.after is None else self.after(passes)
+
+
+class Gate:
+    """Holds the first run of a `Puppet` until it is opened; later ones pass."""
+
+    def __init__(self) -> None:
+        self.entered = Event()
+        self._opened = Event()
+
+    def __call__(self, inputs: Sequence[Any], stop: Any) -> None:
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self._opened.wait(SAFETY_S)
+
+    def wait(self) -> None:
+        """Until a run stands before it."""
+        assert self.entered.wait(SAFETY_S)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class Hanging:
+    """Runs of a `Puppet` that end only when they are stopped, `times` of them; `stop` is theirs."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.left = times
+        self.entered = Event()
+        self.stop: Any = None
+
+    def __call__(self, inputs: Sequence[Any], stop: Any) -> None:
+        if self.left:
+            self.left -= 1
+            self.stop = stop
+            self.entered.set()
+            assert stop.was_set.wait(SAFETY_S)
+
+
+def deadline_passes(patch: pytest.MonkeyPatch, hanging: Hanging) -> None:
+    """Let the deadline of the next call pass when its run hangs, however slow this machine is."""
+    left, calls = LiveEngine._left, iter([True])
+
+    def none_left(engine: LiveEngine, ask: Any) -> float:
+        if not next(calls, False):
+            return left(engine, ask)
+        assert hanging.entered.wait(SAFETY_S)
+        return 0.0
+
+    patch.setattr(LiveEngine, "_left", none_left)
+
+
+def raising(error: Exception, times: int = 1_000_000) -> Before:
+    """Makes the first `times` runs of a `Puppet` raise `error`."""
+    left = [times]
+
+    def fail(inputs: Sequence[Any], stop: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise error
+
+    return fail
+
+
+def changed(change: Callable[[Outputs], object]) -> After:
+    """Makes a `Puppet` change copies of the outputs of its passes."""
+
+    def answer(passes: list[Outputs]) -> list[Outputs]:
+        copies = [{name: array.copy() for name, array in one.items()} for one in passes]
+        for copy in copies:
+            change(copy)
+        return copies
+
+    return answer
+
+
+def set_to(name: str, value: float) -> After:
+    """Makes a `Puppet` answer `value` in all of an output."""
+
+    def change(outputs: Outputs) -> None:
+        outputs[name][...] = value
+
+    return changed(change)
+
+
+def bar_at(bars: Bars, number: int) -> Bar:
+    """One of `bars`; from the end where `number` is negative."""
+    number %= len(bars)
+    return bars[number : number + 1].newest()
+
+
+def unknown_allowed(model: Model, **changes: Any) -> Model:
+    """`model` with other fields in its contract, unknown instruments and timeframes allowed."""
+    allowed = {"allow_unknown_instrument": True, "allow_unknown_timeframe": True}
+    contract = replace(model.contract, **{**allowed, **changes})
+    return Model(contract, f"{model.id[:60]}open", model._session)
+
+
+def in_turn(*befores: Before) -> Before:
+    """What a `Puppet` does at its first run, at its second, and so on; then nothing."""
+    left = iter(befores)
+
+    def act(inputs: Sequence[Any], stop: Any) -> None:
+        before = next(left, None)
+        if before is not None:
+            before(inputs, stop)
+
+    return act
