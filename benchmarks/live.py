@@ -124,11 +124,12 @@ def compare_starts(model: Model, folder: Path) -> bool:
     for (instrument, timeframe), places in starts.items():
         line = {"instrument": instrument, "timeframe": timeframe}
         bars, clock = series[instrument, timeframe], Clock()
+        seconds_each = model.contract.timeframe_seconds(timeframe)
         last = max(places) + FOLLOWED
         with LiveEngine(model, LiveSettings(hours=NSE, clock=clock)) as engine:
             always = []
             for place, bar in enumerate(each(bars[:last])):
-                clock.now = bar.datetime + model.contract.timeframe_seconds(timeframe)
+                clock.now = float(NSE.closing(bar.datetime, seconds_each) or 0)
                 start = time.perf_counter()
                 always.append(engine.decide(bar, account(bar, place), **line))
                 seconds.append(time.perf_counter() - start)
@@ -137,7 +138,7 @@ def compare_starts(model: Model, folder: Path) -> bool:
                 clock.now = 1e10  # history may be of any age
                 engine.feed(bars[place - needed + 1 : place], **line)
                 for ahead, bar in enumerate(each(bars[place : place + FOLLOWED]), place):
-                    clock.now = bar.datetime + model.contract.timeframe_seconds(timeframe)
+                    clock.now = float(NSE.closing(bar.datetime, seconds_each) or 0)
                     decision = engine.decide(bar, account(bar, ahead), **line)
                     passed &= decision == always[ahead]
                     compared += 1
