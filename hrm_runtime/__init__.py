@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hrm_runtime.engine import LiveSettings as LiveSettings
     from hrm_runtime.errors import *  # noqa: F403, all of them
     from hrm_runtime.hours import TradingHours as TradingHours
+    from hrm_runtime.journal import Journal as Journal
     from hrm_runtime.model import Model as Model
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "Contract": "contract",
     "Decision": "decision",
     "HRMAgent": "agent",
+    "Journal": "journal",
     "LiveEngine": "engine",
     "LiveSettings": "engine",
     "Model": "model",

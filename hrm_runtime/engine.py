@@ -45,6 +45,16 @@ from hrm_runtime.errors import (
 from hrm_runtime.guards import Breaker, KillSwitch
 from hrm_runtime.health import Health, Statistics, StreamHealth
 from hrm_runtime.hours import TradingHours
+from hrm_runtime.journal import (
+    Control,
+    Controlled,
+    Decided,
+    Event,
+    Fed,
+    Journal,
+    Loaded,
+    Taken,
+)
 from hrm_runtime.log import log
 from hrm_runtime.machine import resident_megabytes
 from hrm_runtime.model import Model, Outputs, decisions, network_inputs, segments_of
@@ -55,6 +65,9 @@ FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
 """Reasons that the breaker counts: this process failed, not its input."""
 
 _LATEST_S: Final = 60.0
+
+_DOCUMENTED: Final = ("deadline", "clock_skew", "failures", "workers", "batch", "streams")
+"""Settings that are written as they are."""
 
 _LEVELS: Final[Mapping[Reason, int]] = {
     Reason.OK: logging.DEBUG,
@@ -123,6 +136,26 @@ class LiveSettings:
                 f"{self.deadline!r}"
             )
 
+    def document(self) -> dict[str, Any]:
+        """What a decision depends on, as JSON."""
+        return {
+            "hours": self.hours.document(),
+            "stale_after": dict(self.stale_after),
+            **{name: getattr(self, name) for name in _DOCUMENTED},
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Settings as `document` gave them; others have their defaults.
+
+        Raises:
+            BadInput: not such a document.
+        """
+        try:
+            return cls(**{**document, "hours": TradingHours(**document["hours"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"settings: expected those of an engine: {error}") from error
+
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""
         return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))
@@ -142,6 +175,9 @@ class _Ask:
         self.started = time.perf_counter()
         self.answer: Future[Decision] = Future()
         self.trouble: BaseException | None = None
+        self.at = math.nan
+        self.stamp: int | None = None
+        self.read: Account | None = None
         self.company: _Company | None = None
         self._claim = Lock()
 
@@ -212,12 +248,18 @@ class LiveEngine:
     Args:
         model: the loaded artifact.
         settings: how to trade.
+        journal: where everything is recorded; it is closed with the engine.
 
     Raises:
-        BadInput: a kill file whose folder does not exist.
+        BadInput: a kill file whose folder does not exist, or as `Journal.begin`.
     """
 
-    def __init__(self, model: Model, settings: LiveSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: LiveSettings | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self.settings = settings or LiveSettings()
         self._model = model
         self._kill = KillSwitch(self.settings.kill_file)
@@ -227,6 +269,11 @@ class LiveEngine:
         self._changing = Lock()
         self._numbers = itertools.count(1)
         self._closed = False
+        self._order = Lock()
+        self._journal = journal
+        if journal is not None:
+            loaded = Loaded(time.time(), model.id, model.contract.name, "started")
+            journal.begin(self.settings.document(), loaded)
         self._dispatcher: Dispatcher[_Ask | _Feed] = Dispatcher(
             self._work, self.settings.workers, self.settings.batch
         )
@@ -331,6 +378,7 @@ class LiveEngine:
     def kill(self, why: str) -> None:
         """Answer HOLD to everything from now on, decisions on their way included."""
         self._kill.pull(str(why))
+        self._record(Controlled(time.time(), Control.KILLED, why=str(why)))
         log(logging.CRITICAL, "killed", why=why)
 
     def revive(self) -> None:
@@ -340,11 +388,13 @@ class LiveEngine:
             BadInput: the kill file is still there.
         """
         self._kill.release()
+        self._record(Controlled(time.time(), Control.REVIVED))
         log(logging.CRITICAL, "revived")
 
     def close_breaker(self) -> None:
         """Trade again after too many failures."""
         self._breaker.close()
+        self._record(Controlled(time.time(), Control.BREAKER_CLOSED))
         log(logging.CRITICAL, "breaker closed")
 
     def use(self, model: Model) -> None:
@@ -362,6 +412,7 @@ class LiveEngine:
             for line, series in self._series.items():
                 self._require_known(new, line, series)
             self._model = model
+            self._record(Loaded(time.time(), model.id, new.name, "used"))
         log(logging.WARNING, "artifact", model_id=model.id)
 
     def health(self) -> Health:
@@ -389,6 +440,7 @@ class LiveEngine:
             latency=self._statistics.latency,
             thinking=self._statistics.thinking,
             memory_mb=resident_megabytes(),
+            journal=None if self._journal is None else self._journal.health(),
             streams={line: self._stream_health(one) for line, one in list(self._series.items())},
         )
 
@@ -401,6 +453,8 @@ class LiveEngine:
         """Answer what waits, then end the threads. Later calls are HOLD with reason error."""
         self._closed = True
         self._dispatcher.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -453,7 +507,7 @@ class LiveEngine:
 
     def _trouble(self, ask: _Ask, error: BaseException) -> None:
         """Answer HOLD because of `error`."""
-        self._answer(ask, hold(_reason(error), self._model.id), error)
+        self._answer(ask, hold(reason_of(error), self._model.id), error)
 
     def _answer(
         self,
@@ -461,7 +515,8 @@ class LiveEngine:
         decision: Decision,
         trouble: BaseException | None = None,
         *,
-        repeated: bool = False,
+        outputs: Outputs | None = None,
+        repeats: int | None = None,
     ) -> None:
         """Give `ask` its answer, unless it has one: HOLD if trading was stopped meanwhile."""
         if not ask.claim():
@@ -469,15 +524,16 @@ class LiveEngine:
         barred = self._barred(look=not decision.degraded)
         if barred is not None:
             decision, trouble = hold(Reason(barred.reason), decision.model_id), barred
-        decision = replace(
-            decision,
-            latency_ms=1e3 * (time.perf_counter() - ask.started),
-            sequence=next(self._numbers),
-        )
-        ask.trouble = trouble
         told = None if trouble is None else _told(trouble)
+        latency_ms = 1e3 * (time.perf_counter() - ask.started)
+        with self._order:  # the journal has decisions in the order of their numbers
+            decision = replace(decision, latency_ms=latency_ms, sequence=next(self._numbers))
+            self._record(
+                Decided(ask.at, ask.line, ask.stamp, ask.read, decision, told, repeats, outputs)
+            )
+        ask.trouble = trouble
         opened = False
-        if repeated:
+        if repeats is not None:
             self._statistics.repeated()
         else:
             self._statistics.answered(decision)
@@ -493,7 +549,12 @@ class LiveEngine:
             ask.answer.set_result(decision)
         self._log(ask, decision, trouble, told)
         if opened:
+            self._record(Controlled(time.time(), Control.BREAKER_OPENED))
             log(logging.CRITICAL, "breaker opened", failures=self._breaker.limit)
+
+    def _record(self, event: Event, bars: Bars | None = None) -> None:
+        if self._journal is not None:
+            self._journal.record(event, bars)
 
     def _barred(self, look: bool = True) -> Untrusted | None:
         """Why nothing may be traded; with `look` the kill file is looked for."""
@@ -547,9 +608,11 @@ class LiveEngine:
     def _take_feed(self, job: _Feed, contract: Contract) -> None:
         try:
             series = self._series_of(job.line, contract)
-            series.stream.feed(job.bars, self.settings.clock())
+            now = self.settings.clock()
+            series.stream.feed(job.bars, now)
             self._keep(job.line, series)
             series.asked = None
+            self._record(Fed(now, job.line, job.bars), series.stream.bars)
         except BaseException as error:  # raised where feed was called
             job.done.set_exception(error)
         else:
@@ -557,17 +620,17 @@ class LiveEngine:
 
     def _question(self, ask: _Ask, model: Model) -> _Question | None:
         """Add the bar; what the network is asked, or None where the answer is known."""
-        series, now = self._series_of(ask.line, model.contract), self.settings.clock()
+        ask.at = now = self.settings.clock()
+        series = self._taken(ask, model.contract, now)
         stream = series.stream
-        stream.take(ask.bar, now)
-        self._keep(ask.line, series)
-        account = Account.of(ask.account)
+        ask.read = account = Account.of(ask.account)
         instrument, timeframe = ask.line
         assert stream.bars is not None
-        stamp = int(stream.bars.datetime[-1])
+        ask.stamp = stamp = int(stream.bars.datetime[-1])
         known = series.remembered(stamp, account)
         if known is not None:
-            self._answer(ask, known.answer.result(), known.trouble, repeated=True)
+            before = known.answer.result()
+            self._answer(ask, before, known.trouble, repeats=before.sequence)
             return None
         age, latest = stream.age(now), self.settings.latest(timeframe, stream.seconds)
         if not age <= latest:  # nor where the clock says NaN
@@ -591,6 +654,23 @@ class LiveEngine:
         )
         return _Question(ask, account, inputs)
 
+    def _taken(self, ask: _Ask, contract: Contract, now: float) -> _Series:
+        """Add the bar; its series."""
+        try:
+            series = self._series_of(ask.line, contract)
+            series.stream.take(ask.bar, now)
+            self._keep(ask.line, series)
+        except Exception as error:
+            if self._journal is not None:
+                given = _readable(ask.bar)
+                self._record(Taken(now, ask.line, given, reason_of(error), _told(error)))
+            raise
+        bars = series.stream.bars
+        assert bars is not None
+        if self._journal is not None:
+            self._record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
+        return series
+
     def _infer(self, model: Model, questions: list[_Question]) -> None:
         company = _Company([question.ask for question in questions])
         for question in questions:
@@ -611,10 +691,16 @@ class LiveEngine:
                 for question in questions:
                     self._infer(model, [question])
             return
-        for question, decision in zip(questions, made, strict=True):
+        for row, (question, decision) in enumerate(zip(questions, made, strict=True)):
             broken = decision.reason is Reason.NON_FINITE
             trouble = Untrusted(Reason.NON_FINITE, "an output of the network is not finite")
-            self._answer(question.ask, decision, trouble if broken else None)
+            last = passes[decision.segments - 1]
+            self._answer(
+                question.ask,
+                decision,
+                trouble if broken else None,
+                outputs={name: output[row] for name, output in last.items()},
+            )
 
     def _count(self, passes: list[Outputs], most: int) -> None:
         for row, segments in enumerate(segments_of(passes).tolist()):
@@ -677,6 +763,14 @@ def _line(instrument: str, timeframe: str) -> Line:
     return str.__str__(instrument), str.__str__(timeframe)  # a subclass may compare as it likes
 
 
+def _readable(bar: Any) -> Bar | None:
+    """A bar as the journal may have it; None where it is none."""
+    try:
+        return Bars.of_one(bar).newest()
+    except Exception:  # a host's objects may raise anything
+        return None
+
+
 def _told(error: BaseException) -> str:
     """What an error says; its name where that raises too."""
     try:
@@ -685,7 +779,8 @@ def _told(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _reason(error: BaseException) -> Reason:
+def reason_of(error: BaseException) -> Reason:
+    """Which reason an error is."""
     if isinstance(error, Untrusted) and error.reason in set(Reason):
         return Reason(error.reason)
     if isinstance(error, UnknownInstrument):

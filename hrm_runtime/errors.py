@@ -12,6 +12,7 @@
     │   │   └── TooFewBars
     │   ├── BadAccount
     │   ├── BadFeatures
+    │   ├── JournalUnreadable
     │   ├── UnknownInstrument
     │   └── UnknownTimeframe
     ├── InferenceFailed         skip this decision and raise an alert
@@ -33,6 +34,7 @@ __all__ = [
     "GateFailed",
     "HrmError",
     "InferenceFailed",
+    "JournalUnreadable",
     "SelfTestFailed",
     "TooFewBars",
     "UnknownInstrument",
@@ -88,6 +90,10 @@ class BadAccount(BadInput):
 
 class BadFeatures(BadInput):
     """Arrays of the wrong name, width, length, type or range."""
+
+
+class JournalUnreadable(BadInput):
+    """A journal that is missing, damaged, locked, of another version, or not one of ours."""
 
 
 class UnknownInstrument(BadInput):

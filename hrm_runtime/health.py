@@ -9,6 +9,7 @@ from typing import Final
 
 from hrm_runtime.actions import Action
 from hrm_runtime.decision import Decision, Reason
+from hrm_runtime.journal import JournalHealth
 
 BOUNDS_MS: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 """Upper bounds of the latency histogram's buckets; one more holds what is above."""
@@ -105,6 +106,7 @@ class Health:
         latency: of decisions.
         thinking: segments and residuals.
         memory_mb: of this process; None where the system does not tell.
+        journal: how recording goes; None where nothing is recorded.
         streams: by instrument and timeframe.
     """
 
@@ -121,6 +123,7 @@ class Health:
     latency: Latency
     thinking: Thinking
     memory_mb: float | None
+    journal: JournalHealth | None
     streams: dict[tuple[str, str], StreamHealth]
 
 

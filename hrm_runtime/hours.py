@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hrm_runtime.errors import BadInput
@@ -79,6 +79,20 @@ class TradingHours:
     _ordinary: tuple[Span, ...] = field(init=False, repr=False)
     _days: dict[date, tuple[Span, ...]] = field(init=False, repr=False)
     _grids: dict[tuple[date, int], dict[int, int]] = field(init=False, repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; `TradingHours(**document)` is equal in what it answers."""
+        return {
+            "sessions": [_text(span) for span in self._ordinary],
+            "time_zone": self.time_zone,
+            "weekdays": sorted(self._weekdays),
+            "holidays": [str(day) for day, spans in self._days.items() if not spans],
+            "special": {
+                str(day): [_text(span) for span in spans]
+                for day, spans in self._days.items()
+                if spans
+            },
+        }
 
     def closing(self, stamp: int, seconds: int) -> int | None:
         """When the bar that opens at `stamp` is closed, in epoch seconds; None if there is none.
@@ -174,6 +188,11 @@ def _span(session: str) -> Span:
             f"hours: expected a session such as 09:15-15:30, found {session!r}"
         ) from error
     return start, end if end > start else end + DAY // 60
+
+
+def _text(span: Span) -> str:
+    """As `_span` reads it."""
+    return "-".join(f"{minutes // 60 % 24:02}:{minutes % 60:02}" for minutes in span)
 
 
 def _minutes(moment: str) -> int:

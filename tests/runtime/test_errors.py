@@ -15,6 +15,7 @@ TREE = {
     "TooFewBars": (errors.BadBars,),
     "BadAccount": (errors.BadInput,),
     "BadFeatures": (errors.BadInput,),
+    "JournalUnreadable": (errors.BadInput,),
     "UnknownInstrument": (errors.BadInput,),
     "UnknownTimeframe": (errors.BadInput,),
     "InferenceFailed": (errors.HrmError,),

@@ -27,6 +27,8 @@ NAMES = [
     "HRMAgent",
     "HrmError",
     "InferenceFailed",
+    "Journal",
+    "JournalUnreadable",
     "LiveEngine",
     "LiveSettings",
     "Model",
