@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import CANONICAL, Action, Vocabulary
-from hrm_runtime.artifact import load, save
+from hrm_runtime.artifact import save
 from hrm_runtime.bars import PRICES, Bar, Bars, moment, real_numbers
 from hrm_runtime.columns import FEATURES
 from hrm_runtime.decision import Decision
@@ -154,12 +154,12 @@ class HRMAgent:
     def load_model(self, path: str | Path) -> None:
         """Change the artifact of the engine, for all its streams, from the next decision on.
 
-        `engine.use` takes one that was loaded with a `sha256` to insist on.
+        `engine.reload` takes a `sha256` to insist on.
 
         Raises:
-            DoNotStart, BadInput: as `load` and `LiveEngine.use`; the one before goes on deciding.
+            DoNotStart, BadInput: as `LiveEngine.reload`; the one before goes on deciding.
         """
-        self.engine.use(load(path))
+        self.engine.reload(path)
 
     def save_model(self, path: str | Path) -> None:
         """Copy the artifact that decides to a new folder.

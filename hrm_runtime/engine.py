@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
+from hrm_runtime.artifact import load
 from hrm_runtime.bars import Bar, Bars
 from hrm_runtime.contract import Contract
 from hrm_runtime.decision import Decision, Reason, hold
@@ -66,6 +67,9 @@ FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
 
 _LATEST_S: Final = 60.0
 
+_TRIAL_CAPITAL: Final = 1e6
+"""Of the account on which an artifact is tried where a stream has had none."""
+
 _DOCUMENTED: Final = ("deadline", "clock_skew", "failures", "workers", "batch", "streams")
 """Settings that are written as they are."""
 
@@ -89,6 +93,8 @@ class LiveSettings:
             by timeframe; half a bar, at most a minute, for those not named.
         clock_skew: seconds by which this machine's clock may be behind the feed's.
         failures: in a row that open the breaker.
+        rollback_after: failures in a row, fewer than those, after which an artifact that was
+            loaded meanwhile is replaced by the one before it; None leaves that to an operator.
         kill_file: a file whose existence stops all trading.
         strict: raise what is wrong instead of answering HOLD.
         workers: threads that decide.
@@ -105,6 +111,7 @@ class LiveSettings:
     stale_after: Mapping[str, float] = field(default_factory=dict)
     clock_skew: float = 2.0
     failures: int = 3
+    rollback_after: int | None = None
     kill_file: str | Path | None = None
     strict: bool = False
     workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
@@ -125,6 +132,12 @@ class LiveSettings:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise BadInput(f"{name}: expected at least {least}, found {value!r}")
+        limit = self.rollback_after
+        if limit is not None and (type(limit) is not int or not 1 <= limit < self.failures):
+            raise BadInput(
+                f"rollback_after: expected at least 1 and less than failures ({self.failures}), "
+                f"found {limit!r}"
+            )
         seconds = {"deadline": self.deadline, "clock_skew": self.clock_skew}
         seconds |= {f"stale_after[{name!r}]": value for name, value in self.stale_after.items()}
         for name, value in seconds.items():
@@ -267,6 +280,8 @@ class LiveEngine:
         self._statistics = Statistics()
         self._series: dict[Line, _Series] = {}
         self._changing = Lock()
+        self._swapping = Lock()
+        self._before: Model | None = None
         self._numbers = itertools.count(1)
         self._closed = False
         self._order = Lock()
@@ -397,23 +412,47 @@ class LiveEngine:
         self._record(Controlled(time.time(), Control.BREAKER_CLOSED))
         log(logging.CRITICAL, "breaker closed")
 
-    def use(self, model: Model) -> None:
-        """Decide with another artifact from the next decision on; bars and rows stay.
+    def reload(self, path: str | Path, sha256: str | None = None, threads: int = 1) -> Model:
+        """Load another artifact beside the one that decides, then `use` it.
 
         Raises:
-            BadInput: it needs other rows than those that are there, or does not know a stream.
+            DoNotStart: as `load`; the artifact before goes on deciding.
+            BadInput: as `load` and `use`; likewise.
         """
-        old, new = self._model.contract, model.contract
-        for name in ("history_bars", "window"):
-            expected, found = getattr(old.features, name), getattr(new.features, name)
-            if expected != found:
-                raise BadInput(f"model: expected {name} {expected} as now, found {found}")
-        with self._changing:
-            for line, series in self._series.items():
-                self._require_known(new, line, series)
-            self._model = model
-            self._record(Loaded(time.time(), model.id, new.name, "used"))
-        log(logging.WARNING, "artifact", model_id=model.id)
+        model = load(path, sha256, threads)
+        self.use(model)
+        return self._model
+
+    def use(self, model: Model) -> None:
+        """Decide with another artifact from the next pass on; bars and rows stay.
+
+        It is tried on the window of every stream first, in the calling thread. Each decision
+        belongs to one artifact. A bar that was answered keeps its answer. The artifact before is
+        kept for `rollback`.
+
+        Raises:
+            BadInput: it needs other rows than those that are there, does not know a stream, or
+                cannot decide on its window; the artifact before goes on deciding.
+            InferenceFailed: onnxruntime failed on a window; likewise.
+        """
+        with self._swapping:
+            if model.id == self._model.id:
+                log(logging.WARNING, "artifact decides already", model_id=model.id)
+                return
+            self._try(model)
+            self._swap(model, self._model, "used")
+
+    def rollback(self) -> Model:
+        """Decide with the artifact before the last `use` or `reload` again.
+
+        Raises:
+            BadInput: there is none.
+        """
+        with self._swapping:
+            if self._before is None:
+                raise BadInput("rollback: expected an artifact that decided before, found none")
+            self._swap(self._before, None, "rolled back")
+            return self._model
 
     def health(self) -> Health:
         """How everything is, with a self-test of the network made just now."""
@@ -537,8 +576,9 @@ class LiveEngine:
             self._statistics.repeated()
         else:
             self._statistics.answered(decision)
-            if decision.reason in FAILURES:
-                opened = not self._closed and self._breaker.failed()
+            if decision.reason in FAILURES and not self._closed:
+                opened = self._breaker.failed()
+                self._fall_back(decision.model_id)
             elif not decision.degraded:
                 self._breaker.succeeded()
         series = self._series.get(ask.line)
@@ -721,6 +761,48 @@ class LiveEngine:
             stream = Stream(seconds, self.settings.hours, contract, self.settings.clock_skew)
             series = _Series(stream)
         return series
+
+    def _try(self, model: Model) -> None:
+        """Hold an artifact to what the streams need, and have it decide once on each."""
+        old, new = self._model.contract, model.contract
+        for name in ("history_bars", "window"):
+            expected, found = getattr(old.features, name), getattr(new.features, name)
+            if expected != found:
+                raise BadInput(f"model: expected {name} {expected} as now, found {found}")
+        for line, series in list(self._series.items()):
+            self._require_known(new, line, series)
+            rows = series.stream.rows
+            if len(rows) < new.features.window:
+                continue
+            account = series.account or Account.flat(_TRIAL_CAPITAL)
+            decision = model.decide_rows(rows, account, instrument=line[0], timeframe=line[1])
+            if decision.degraded:
+                raise BadInput(
+                    f"model: expected a decision on the newest bars of {line[0]} {line[1]}, found "
+                    f"{decision.reason}"
+                )
+
+    def _swap(self, model: Model, before: Model | None, why: str) -> None:
+        with self._changing:
+            for line, series in self._series.items():  # one may have come meanwhile
+                self._require_known(model.contract, line, series)
+            self._model, self._before = model, before
+            self._record(Loaded(time.time(), model.id, model.contract.name, why))
+        self._breaker.succeeded()  # its failures were another's
+        log(logging.WARNING, "artifact", model_id=model.id, why=why)
+
+    def _fall_back(self, failed: str) -> None:
+        """Replace the artifact `failed` by the one before it, if settings ask for that."""
+        limit = self.settings.rollback_after
+        if limit is None or self._breaker.failures < limit:
+            return
+        if not self._swapping.acquire(blocking=False):  # an operator is at it
+            return
+        try:
+            if self._before is not None and self._model.id == failed:
+                self._swap(self._before, None, f"rolled back after {limit} failures")
+        finally:
+            self._swapping.release()
 
     def _keep(self, line: Line, series: _Series) -> None:
         """Keep a series that has bars: names that never had one take no place."""

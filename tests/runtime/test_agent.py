@@ -695,7 +695,8 @@ def test_an_artifact_that_does_not_know_the_stream_is_refused(
     del instruments["Alpha"]
     other = load(copy_artifact.path)
     other.contract = replace(other.contract, instruments=instruments)
-    monkeypatch.setattr("hrm_runtime.agent.load", lambda path: other)
+    other.id = "other"
+    monkeypatch.setattr("hrm_runtime.engine.load", lambda *given: other)
     engine = start()
     with pytest.raises(UnknownInstrument, match="expected one of Beta; found 'Alpha'"):
         agent_of(engine).load_model(copy_artifact.path)
@@ -711,9 +712,11 @@ def test_a_saved_model_is_the_same_artifact(
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == {
         file.name: file.read_bytes() for file in artifact.iterdir()
     }
+    copy = load(saved)
+    assert (copy.id, copy.folder) == (model.id, saved)
     agent.load_model(saved)
-    assert agent.decide(observed(BARS)) == model.decide(BARS, FLAT, **ON)
-    assert agent.engine.model.folder == saved
+    assert agent.engine.model is model
+    assert agent.decide(observed(BARS)) == copy.decide(BARS, FLAT, **ON)
 
 
 def test_a_model_is_not_saved_over_anything(start: Start, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from live import (
     changed,
     raising,
     set_to,
+    unknown_allowed,
 )
 from synthetic import ACCOUNTS, random_bars
 
@@ -298,13 +299,18 @@ def test_what_operators_do_is_logged(
     engine.revive()
     engine.refuse(InferenceFailed("no"), **ON)
     engine.close_breaker()
-    engine.use(Puppet(model))
+    engine.use(model)
+    other = unknown_allowed(model)
+    engine.use(other)
+    engine.rollback()
     assert [(r.levelname, r.hrm) for r in caplog.records if r.hrm["event"] != "decision"] == [
         ("CRITICAL", {"event": "killed", "why": "now"}),
         ("CRITICAL", {"event": "revived"}),
         ("CRITICAL", {"event": "breaker opened", "failures": 1}),
         ("CRITICAL", {"event": "breaker closed"}),
-        ("WARNING", {"event": "artifact", "model_id": model.id}),
+        ("WARNING", {"event": "artifact decides already", "model_id": model.id}),
+        ("WARNING", {"event": "artifact", "model_id": other.id, "why": "used"}),
+        ("WARNING", {"event": "artifact", "model_id": model.id, "why": "rolled back"}),
     ]
 
 

@@ -159,7 +159,7 @@ def unknown_allowed(model: Model, **changes: Any) -> Model:
     return Model(contract, f"{model.id[:60]}open", model._session)
 
 
-def in_turn(*befores: Before) -> Before:
+def in_turn(*befores: Before | None) -> Before:
     """What a `Puppet` does at its first run, at its second, and so on; then nothing."""
     left = iter(befores)
 
