@@ -483,6 +483,29 @@ def trace(
 
 
 @app.command()
+@verb()
+def replay(
+    journal: Annotated[Path, typer.Argument(help="Folder of a live engine, or one of its files.")],
+    model: Annotated[list[Path], typer.Option(help="An artifact that decided; repeatable.")],
+    as_json: Json = False,
+) -> None:
+    """Decide again what a live engine's journal holds, and name the first difference."""
+    from cli import report
+    from hrm_runtime import load
+    from hrm_runtime.replay import replay as again
+
+    models = [load(path) for path in model]
+    with show.working("deciding again"):
+        found = again(journal, models)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        report.replayed(found)
+    if found.difference is not None:
+        raise typer.Exit(GATE_FAILED)
+
+
+@app.command()
 @verb("demo")
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.")] = Path(

@@ -1,4 +1,4 @@
-"""Backtests and traces in words: tables, and what `--json` prints of them."""
+"""Backtests, traces and replays in words: tables, and what `--json` prints of them."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from rich.table import Table
 from cli import show
 from hrm_runtime import Action
 from hrm_runtime.backtest import Backtest
+from hrm_runtime.bars import moment
+from hrm_runtime.replay import Difference, Replayed
 from hrm_runtime.trace import Trace
 
 CAPTION = (
@@ -129,6 +131,39 @@ def trace_fields(found: Trace) -> dict[str, Any]:
             for segment in found.segments
         ],
     }
+
+
+def replayed(found: Replayed) -> None:
+    """How much was gone through; below it the difference, if there is one."""
+    table = Table("", "", title="Replay", show_header=False)
+    table.columns[1].justify = "right"
+    for name, value in (
+        ("files", found.files),
+        ("events", found.events),
+        ("decisions made again", found.recomputed),
+        ("decisions checked", found.checked),
+        ("decisions only counted", found.counted),
+        ("events lost", found.lost),
+    ):
+        table.add_row(name, f"{value:,}")
+    show.out.print(table)
+    said = "no difference" if found.difference is None else difference(found.difference)
+    show.out.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def difference(found: Difference) -> str:
+    """Where it is, what differs, and how."""
+    where = [f"{found.file}, event {found.event}"]
+    if found.sequence is not None:
+        where.append(f"decision {found.sequence}")
+    if found.instrument is not None:
+        where.append(f"{found.instrument} {found.timeframe}")
+    if found.datetime is not None:
+        where.append(f"bar of {moment(found.datetime)}")
+    return (
+        f"{', '.join(where)}: {found.what} differs: recorded {found.recorded}, found again "
+        f"{found.recomputed}"
+    )
 
 
 def _remarks(one: Backtest) -> str:

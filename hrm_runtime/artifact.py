@@ -3,7 +3,9 @@
 import ctypes
 import hashlib
 import os
+import stat
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,13 +17,37 @@ from hrm_runtime.errors import (
     ArtifactNotFound,
     BadInput,
     ContractInvalid,
+    HrmError,
     InferenceFailed,
+    SelfTestFailed,
 )
 from hrm_runtime.golden import Golden, replay
 from hrm_runtime.model import Model
 from hrm_runtime.session import Session, Signature
 
+MOST_BYTES: Final[Mapping[str, int]] = {
+    CONTRACT: 4 * 2**20,
+    MODEL: 512 * 2**20,
+    GOLDEN: 256 * 2**20,
+}
+"""Of each file, so that no folder can take a host's memory before its first hash is compared.
+
+A contract has some 13 kB, most of them the parity of its stages. `hrm export` writes a graph of at
+most 100 MB unless told otherwise, and loads what it wrote, so that a larger one than this fails
+there. Golden vectors hold 32 windows with the states of each segment: 0.1 to 10 MB.
+"""
+
+MOST_SEGMENTS: Final = 256
+"""Of one decision; networks are trained with 2 to 16. A window that never halts takes them all."""
+
 _WARM_UP_RUNS: Final = 3
+
+_OPENING: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe put there meanwhile
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model:
@@ -33,8 +59,10 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
         threads: CPU threads for one decision; 1 gives the steadiest latency.
 
     Raises:
-        ArtifactNotFound: the path is missing, unreadable or not an artifact folder.
-        ArtifactDamaged: a byte differs from what was written, or the id from `sha256`.
+        ArtifactNotFound: the path is missing, unreadable or not an artifact folder, or a link, a
+            pipe or the like stands for one of its files.
+        ArtifactDamaged: a byte differs from what was written, or the id from `sha256`; a file is
+            too large, or is being written to.
         UnsupportedFormat: written for another version of this library.
         ContractInvalid: the contract contradicts itself, its graph or this library.
         SelfTestFailed: this machine does not compute what torch computed.
@@ -55,15 +83,36 @@ def _load(path: Path, sha256: str | None, threads: int) -> Model:
         raise ArtifactDamaged(f"{path}: expected the artifact {sha256}, found {model_id}")
     contract = read_contract(files[CONTRACT])
     _verify_files(contract, files)
+    if contract.max_segments > MOST_SEGMENTS:
+        raise ContractInvalid(
+            f"{CONTRACT}: max_segments: expected at most {MOST_SEGMENTS}, found "
+            f"{contract.max_segments}; a window that never halts would take them all"
+        )
     golden = Golden.from_bytes(files[GOLDEN])
-    session = Session(files[MODEL], threads)
-    _verify_graph(contract, session)
+    session = _open(contract, files[MODEL], threads)
     model = Model(contract, model_id, session, path.absolute())
     replay(golden, model)
     _warm_up(model, golden)
-    session.shrink(golden.inputs(1))  # replaying took the memory of a large batch
-    model.self_test()  # later ones must answer alike
+    try:
+        session.shrink(golden.inputs(1))  # replaying took the memory of a large batch
+        model.self_test()  # later ones must answer alike
+    except InferenceFailed as error:
+        raise SelfTestFailed(f"{MODEL}: expected a window alone to run: {error}") from error
     return model
+
+
+def _open(contract: Contract, graph: bytes, threads: int) -> Session:
+    """A session whose graph is the one that the contract describes."""
+    try:
+        session = Session(graph, threads)
+        _verify_graph(contract, session)
+    except HrmError:
+        raise
+    except (ValueError, LookupError, ArithmeticError, MemoryError) as error:  # from its C++
+        raise ContractInvalid(
+            f"{MODEL}: expected a graph that onnxruntime can describe: {error!r}; export it again"
+        ) from error
+    return session
 
 
 def load_contract(path: str | Path) -> Contract:
@@ -109,12 +158,56 @@ def save(model: Model, path: str | Path) -> None:
 def _read(folder: Path) -> dict[str, bytes]:
     if not os.path.isdir(folder):  # false where unreadable too; Path.is_dir raises there
         raise ArtifactNotFound(f"{folder}: expected an artifact folder, found no folder there")
+    root = os.path.realpath(folder)  # of one artifact, where a link to it is switched meanwhile
     try:
-        return {name: (folder / name).read_bytes() for name in (CONTRACT, MODEL, GOLDEN)}
+        return {name: _read_file(Path(root, name), most) for name, most in MOST_BYTES.items()}
     except OSError as error:
         raise ArtifactNotFound(
             f"{folder}: expected an artifact ({CONTRACT}, {MODEL}, {GOLDEN}): {error}"
         ) from error
+
+
+def _read_file(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes, read without following a link.
+
+    Raises:
+        ArtifactNotFound: it is something else.
+        ArtifactDamaged: it is larger, or its size changes meanwhile.
+        OSError: it cannot be read.
+    """
+    _require_regular(path, os.lstat(path))  # opening a device can do more than open it
+    with open(os.open(path, _OPENING), "rb") as file:
+        found = os.fstat(file.fileno())
+        _require_regular(path, found)
+        if found.st_size > most:
+            raise ArtifactDamaged(
+                f"{path}: expected at most {most} bytes, found {found.st_size}; export it again"
+            )
+        content = file.read(found.st_size + 1) or b""  # None where it would block
+    if len(content) != found.st_size:
+        raise ArtifactDamaged(
+            f"{path}: expected the {found.st_size} bytes of its size, found "
+            f"{'more' if len(content) > found.st_size else len(content)}; it is being written to: "
+            "load an artifact once it is complete"
+        )
+    return content
+
+
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+        raise ArtifactNotFound(
+            f"{path}: expected an artifact's file, found {kind}; put the file itself there "
+            "(a link to the whole folder is followed)"
+        )
+
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def _verify_files(contract: Contract, files: dict[str, bytes]) -> None:
@@ -176,7 +269,7 @@ def _warm_up(model: Model, golden: Golden) -> None:
     try:
         for _ in range(_WARM_UP_RUNS):
             model.run(golden.features[:1], golden.account[:1], [instrument], [timeframe])
-    except InferenceFailed as error:
+    except (InferenceFailed, BadInput) as error:  # BadInput: ids that no int64 holds
         raise ContractInvalid(
             f"{CONTRACT}: expected ids within the graph's tables; instrument {instrument} with "
             f"timeframe {timeframe} fails: {error}"

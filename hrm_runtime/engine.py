@@ -21,7 +21,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import TIMEOUT_MAX, Lock
+from threading import TIMEOUT_MAX, Lock, RLock
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -64,6 +64,12 @@ from hrm_runtime.stream import Stream
 
 FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
 """Reasons that the breaker counts: this process failed, not its input."""
+
+_CAUSES: Final[Mapping[Reason, Control]] = {
+    Reason.KILLED: Control.KILLED,
+    Reason.BREAKER: Control.BREAKER_OPENED,
+}
+"""What stopped all trading where a decision says so."""
 
 _LATEST_S: Final = 60.0
 
@@ -284,7 +290,8 @@ class LiveEngine:
         self._before: Model | None = None
         self._numbers = itertools.count(1)
         self._closed = False
-        self._order = Lock()
+        self._order = RLock()
+        self._noted: set[Control] = set()
         self._journal = journal
         if journal is not None:
             loaded = Loaded(time.time(), model.id, model.contract.name, "started")
@@ -393,7 +400,7 @@ class LiveEngine:
     def kill(self, why: str) -> None:
         """Answer HOLD to everything from now on, decisions on their way included."""
         self._kill.pull(str(why))
-        self._record(Controlled(time.time(), Control.KILLED, why=str(why)))
+        self._note(Control.KILLED, str(why))
         log(logging.CRITICAL, "killed", why=why)
 
     def revive(self) -> None:
@@ -403,13 +410,13 @@ class LiveEngine:
             BadInput: the kill file is still there.
         """
         self._kill.release()
-        self._record(Controlled(time.time(), Control.REVIVED))
+        self._undo(Control.REVIVED, Control.KILLED)
         log(logging.CRITICAL, "revived")
 
     def close_breaker(self) -> None:
         """Trade again after too many failures."""
         self._breaker.close()
-        self._record(Controlled(time.time(), Control.BREAKER_CLOSED))
+        self._undo(Control.BREAKER_CLOSED, Control.BREAKER_OPENED)
         log(logging.CRITICAL, "breaker closed")
 
     def reload(self, path: str | Path, sha256: str | None = None, threads: int = 1) -> Model:
@@ -567,6 +574,8 @@ class LiveEngine:
         latency_ms = 1e3 * (time.perf_counter() - ask.started)
         with self._order:  # the journal has decisions in the order of their numbers
             decision = replace(decision, latency_ms=latency_ms, sequence=next(self._numbers))
+            if barred is not None:
+                self._note(_CAUSES[decision.reason], told or "")
             self._record(
                 Decided(ask.at, ask.line, ask.stamp, ask.read, decision, told, repeats, outputs)
             )
@@ -589,12 +598,24 @@ class LiveEngine:
             ask.answer.set_result(decision)
         self._log(ask, decision, trouble, told)
         if opened:
-            self._record(Controlled(time.time(), Control.BREAKER_OPENED))
+            self._note(Control.BREAKER_OPENED, told or "")
             log(logging.CRITICAL, "breaker opened", failures=self._breaker.limit)
 
     def _record(self, event: Event, bars: Bars | None = None) -> None:
         if self._journal is not None:
             self._journal.record(event, bars)
+
+    def _note(self, what: Control, why: str) -> None:
+        """Record what stops all trading, before the first decision that it makes HOLD."""
+        with self._order:
+            if what not in self._noted:
+                self._noted.add(what)
+                self._record(Controlled(time.time(), what, why=why))
+
+    def _undo(self, what: Control, undone: Control) -> None:
+        with self._order:
+            self._noted.discard(undone)
+            self._record(Controlled(time.time(), what))
 
     def _barred(self, look: bool = True) -> Untrusted | None:
         """Why nothing may be traded; with `look` the kill file is looked for."""
@@ -806,7 +827,7 @@ class LiveEngine:
 
     def _keep(self, line: Line, series: _Series) -> None:
         """Keep a series that has bars: names that never had one take no place."""
-        if line in self._series:
+        if line in self._series or series.stream.bars is None:
             return
         with self._changing:
             if len(self._series) >= self.settings.streams:

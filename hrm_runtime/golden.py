@@ -4,7 +4,11 @@ They catch a processor, a library or a file that computes something else than wa
 """
 
 import io
+import math
+import re
+import struct
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,13 +18,30 @@ import numpy.typing as npt
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action
 from hrm_runtime.bars import Bars
-from hrm_runtime.contract import GOLDEN, INPUTS, LEAST_WINDOWS, name_of
+from hrm_runtime.contract import GOLDEN, INPUTS, LEAST_WINDOWS, OUTPUTS, name_of
 from hrm_runtime.decision import Decision
-from hrm_runtime.errors import ArtifactDamaged, BadInput, InferenceFailed, SelfTestFailed
+from hrm_runtime.errors import ArtifactDamaged, InferenceFailed, SelfTestFailed
 from hrm_runtime.model import Model, Outputs, decisions
 
 WITH_BARS: Final = 4
 """How many of the windows are also stored as bars and replayed through `Model.decide`."""
+
+MOST_DIRECTORY: Final = 2**18
+"""Bytes of the zip's directory: thousands of arrays, where a segment has eight. Listing takes
+twenty times the memory of what is listed."""
+
+_END: Final = struct.Struct("<4s4H2LH")
+"""The last record of a zip: its magic, four counts, size and place of the directory, a comment."""
+
+_LOCATOR: Final = struct.Struct("<4s16x")
+"""Stands before that record where another one, of 64 bits, is to be used instead."""
+
+_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00(?s:..)"
+    rb"\{'descr': '(<[fi][48])', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,12},|\d{1,12}(?:, \d{1,12}){1,5})?)\), \} *\n"
+)
+"""Of an array as numpy writes it; numpy's own reader evaluates whatever stands there."""
 
 _STORED: Final[dict[str, tuple[str, tuple[int | None, ...]]]] = {
     "features": ("f", (None, None, None)),
@@ -90,18 +111,14 @@ class Golden:
             ArtifactDamaged: not such a file, an array is missing or unknown, or lengths disagree.
         """
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays: dict[str, Any] = dict(file)
-        except (TypeError, ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise ArtifactDamaged(f"{GOLDEN}: expected golden vectors: {error}") from error
+            arrays = _read_arrays(content)
+        except _UNREADABLE as error:
+            raise ArtifactDamaged(
+                f"{GOLDEN}: expected golden vectors: {error}; export it again"
+            ) from error
         passes: list[Outputs] = []
         while own := [name for name in arrays if name.startswith(f"pass{len(passes)}/")]:
             passes.append({name.partition("/")[2]: arrays.pop(name) for name in own})
-        if not passes or arrays.keys() != _STORED.keys():
-            raise ArtifactDamaged(
-                f"{GOLDEN}: expected the arrays {', '.join(sorted(_STORED))} and passes; "
-                f"found {', '.join(sorted(arrays))}"
-            )
         golden = cls(passes=tuple(passes), **arrays)
         for name, (kind, shape) in _STORED.items():
             found = arrays[name]
@@ -120,6 +137,83 @@ class Golden:
         if len(lengths) != 1:
             raise ArtifactDamaged(f"{GOLDEN}: expected arrays of one length, found {lengths}")
         return golden
+
+
+_UNREADABLE: Final = (
+    ValueError,
+    OSError,
+    EOFError,
+    OverflowError,
+    RuntimeError,  # encrypted, or NotImplementedError
+    struct.error,
+    zipfile.BadZipFile,
+)
+"""What `zipfile` raises where it is given anything but a zip that it knows."""
+
+
+def _read_arrays(content: bytes) -> dict[str, Any]:
+    """The arrays by name. No more memory is taken than `content` has bytes, whatever it claims."""
+    _require_directory(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = file.infolist()
+        _require_names([member.filename for member in members])
+        if packed := [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"expected arrays as they are, found {packed[0]} compressed")
+        claimed = sum(member.file_size for member in members)
+        if claimed > len(content):
+            raise ValueError(
+                f"expected arrays within the file's {len(content)} bytes, found {claimed} claimed"
+            )
+        return {m.filename.removesuffix(".npy"): _array(m.filename, file.read(m)) for m in members}
+
+
+def _require_directory(content: bytes) -> None:
+    """Bound what listing takes, before it is listed."""
+    before = content[-_END.size - _LOCATOR.size : -_END.size]
+    magic, *_, size, _, comment = _END.unpack(content[-_END.size :])
+    if magic != b"PK\5\6" or comment or before.startswith(b"PK\6\7"):
+        raise ValueError("expected a zip with its directory at the end, found none; cut off?")
+    if size > MOST_DIRECTORY:
+        raise ValueError(f"expected a directory of at most {MOST_DIRECTORY} bytes, found {size}")
+
+
+def _require_names(found: list[str]) -> None:
+    """Each known array once, and all outputs of as many passes as there are, at least one."""
+    passes = {name.partition("/")[0] for name in found if re.match("pass[0-9]{1,5}/", name)}
+    expected = [f"{name}.npy" for name in _STORED]
+    for number in range(max(1, len(passes))):
+        expected += [f"pass{number}/{output}.npy" for output in OUTPUTS]
+    missing, more = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+    if missing or more:
+        raise ValueError(
+            "expected each array once and every output of each pass; "
+            f"missing {_listed(missing)}; unknown or repeated {_listed(more)}"
+        )
+
+
+def _listed(names: Counter[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in sorted(names)[:8]) or "none"
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def _array(name: str, stored: bytes) -> npt.NDArray[Any]:
+    """An array from the bytes of a `.npy`, which must hold as many as its header says."""
+    header = _HEADER.match(stored)
+    if header is None or header.end() != 10 + int.from_bytes(stored[8:10], "little"):
+        raise ValueError(f"{name}: expected a header that numpy writes, of plain numbers")
+    kind, order, sizes = (group.decode() for group in header.groups())
+    shape = tuple(int(size) for size in sizes.split(",") if size)
+    dtype = np.dtype(kind)
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != len(stored) - header.end():
+        raise ValueError(
+            f"{name}: expected {needed} bytes for its shape {shape}, "
+            f"found {len(stored) - header.end()}"
+        )
+    array: npt.NDArray[Any] = np.ndarray(
+        shape, dtype, stored, header.end(), order="F" if order == "True" else "C"
+    )
+    return array.copy("K")
 
 
 def replay(golden: Golden, model: Model) -> None:
@@ -157,14 +251,16 @@ def replay(golden: Golden, model: Model) -> None:
                     np.array(getattr(made[window], name)),
                     tolerances["action_type" if name == "probabilities" else name],
                 )
-    except (BadInput, InferenceFailed, KeyError) as error:
+    except (ValueError, LookupError, ArithmeticError, InferenceFailed) as error:
         raise SelfTestFailed(f"{GOLDEN}: does not fit the contract: {error}") from error
 
 
 def deviation(found: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """|found - reference| / max(1, |reference|), elementwise: absolute below 1, relative above."""
     expected = reference.astype(np.float64)
-    error: npt.NDArray[np.float64] = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite has no deviation: NaN
+        error: npt.NDArray[np.float64] = np.abs(found - expected)
+        error /= np.maximum(1.0, np.abs(expected))
     return error
 
 

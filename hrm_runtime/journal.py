@@ -5,20 +5,20 @@
 
 `record` costs a decision a microsecond: a thread of its own writes what has gathered, in one
 transaction. What it cannot write, since the disk is full or gone, waits in memory and is counted as
-lost when that is full; trading goes on either way. Each file begins with the artifact and the bars
-of every stream, so each can be replayed alone and old ones can go.
+lost when that is full; trading goes on either way. Each file begins with the artifact, what keeps
+it from trading, and the bars of every stream, so each can be replayed alone and old ones can go.
 """
 
 import hashlib
 import json
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as ThreadEvent
@@ -39,7 +39,22 @@ FORMAT_VERSION: Final = 1
 
 SUFFIX: Final = ".sqlite"
 
+LARGEST_VALUE: Final = 100_000_000
+"""Bytes of one value, and of one row: two million bars."""
+
+_LONGEST_TEXT: Final = 10_000
+"""Characters; what a host calls its instruments, and what went wrong with them, may be anything."""
+
+_GATHER_S: Final = 0.02
+"""How long events gather into one transaction: what each costs is mostly its end."""
+
 _RETRY_S: Final = 1.0
+
+_CLOSE_S: Final = 30.0
+"""How long `close` waits for a disk that neither writes nor fails."""
+
+_NAME: Final = re.compile(r"(\d{8}T\d{6})-(\d{6})\.sqlite")
+"""When a file was begun, and its number among those of that second."""
 
 _LIBRARIES: Final = ("hrm", "numpy", "onnxruntime", "TA-Lib")
 
@@ -64,7 +79,7 @@ CREATE TABLE control (
 );
 CREATE TABLE feed (
     event INTEGER PRIMARY KEY,
-    at REAL NOT NULL,
+    at REAL,
     instrument TEXT NOT NULL,
     timeframe TEXT NOT NULL,
     snapshot INTEGER NOT NULL,
@@ -72,7 +87,7 @@ CREATE TABLE feed (
 );
 CREATE TABLE bar (
     event INTEGER PRIMARY KEY,
-    at REAL NOT NULL,
+    at REAL,
     instrument TEXT NOT NULL,
     timeframe TEXT NOT NULL,
     datetime INTEGER,
@@ -86,7 +101,7 @@ CREATE TABLE bar (
 CREATE TABLE decision (
     event INTEGER PRIMARY KEY,
     sequence INTEGER NOT NULL UNIQUE,
-    at REAL NOT NULL,
+    at REAL,
     instrument TEXT NOT NULL,
     timeframe TEXT NOT NULL,
     datetime INTEGER,
@@ -260,7 +275,8 @@ class JournalHealth:
 
     Attributes:
         file: that is being written.
-        committed: the highest sequence number of a decision that is on the disk; so are all below.
+        committed: the highest sequence number of a decision that is on the disk; so are all below
+            that were not lost.
         waiting: events that are not.
         lost: events that will never be.
         trouble: why nothing can be written; None where it can.
@@ -274,7 +290,7 @@ class JournalHealth:
 
 
 class Journal:
-    """Writes events to files in a folder, on a thread of its own, from `begin` to `close`.
+    """Writes events to files in a folder, on a thread of its own, from `begin` to `close`, once.
 
     Args:
         folder: made where it is not there. One engine at a time writes to it.
@@ -303,6 +319,7 @@ class Journal:
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._recording = Lock()
         self._pending: list[_Entry] = []
+        self._added = 0
         self._lost = 0
         self._told = 0
         self._full = False
@@ -311,6 +328,8 @@ class Journal:
         self._committed = 0
         self._trouble: str | None = None
         self._ending = ThreadEvent()
+        self._begun = False
+        self._closed = False
 
     def begin(self, settings: Mapping[str, Any], loaded: Loaded) -> None:
         """Open the first file and start writing.
@@ -320,8 +339,11 @@ class Journal:
             loaded: the artifact that decides.
 
         Raises:
-            BadInput: the folder cannot be written, or another engine writes to it.
+            BadInput: the folder cannot be written, another engine writes to it, or this journal
+                was begun before.
         """
+        if self._begun:
+            raise BadInput("journal: expected one that was not begun before; make another")
         self._meta = {
             "format_version": str(FORMAT_VERSION),
             "settings": json.dumps(settings),
@@ -330,15 +352,18 @@ class Journal:
         self._now.loaded = loaded
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder / "lock")
-            self._file = self._next_file()
+            with ExitStack() as opened:
+                self._lock = opened.enter_context(closing(_locked(self.folder / "lock")))
+                self._file = opened.enter_context(closing(self._next_file("")))
+                self._thread = Thread(target=self._write, name="hrm-journal", daemon=True)
+                self._thread.start()
+                opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise BadInput(
                 f"journal: expected a folder that can be written, and that no other engine writes "
                 f"to: {self.folder}: {error}"
             ) from error
-        self._thread = Thread(target=self._write, name="hrm-journal", daemon=True)
-        self._thread.start()
+        self._begun = True
 
     def record(self, event: Event, bars: Bars | None = None) -> None:
         """Have `event` written. Returns at once and never raises.
@@ -348,8 +373,10 @@ class Journal:
         """
         entry = _Entry(event, bars)
         with self._recording:
-            waiting = self._queue.qsize() + len(self._pending)
-            if self._full or waiting >= self._most_waiting:
+            waiting = self._queue.qsize() + len(self._pending) - self._added
+            if self._closed:
+                self._lost += 1
+            elif self._full or waiting >= self._most_waiting:
                 self._full = True
                 self._lost += 1
                 self._missed.apply(entry)
@@ -358,7 +385,7 @@ class Journal:
 
     @property
     def committed(self) -> int:
-        """The highest sequence number of a decision that is on the disk; so are all below."""
+        """The highest sequence number on the disk; so are all below that were not lost."""
         return self._committed
 
     def health(self) -> JournalHealth:
@@ -372,10 +399,18 @@ class Journal:
         )
 
     def close(self) -> None:
-        """Write what waits, if it can be written, and end the thread."""
-        self._queue.put(None)
+        """Write what waits, if it can be written, and end the thread; what comes later is lost."""
+        if not self._begun:
+            return
+        with self._recording:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
         self._ending.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            log(logging.ERROR, "journal does not end", file=str(self._file.path))
+            return
         self._file.close()
         self._lock.close()
 
@@ -383,14 +418,19 @@ class Journal:
         ending = False
         while not ending:
             ending = self._collect()
-            while not self._committed_all() and not ending:
-                self._ending.wait(_RETRY_S)
-                ending = self._ending.is_set()
-        self._committed_all()
+            while not self._committed_all():
+                if ending or self._ending.wait(_RETRY_S):
+                    break
+        if self._pending:
+            with self._recording:
+                self._lost += len(self._pending)
+                self._pending = []
+            log(logging.ERROR, "journal ends", why=self._trouble, lost=self._lost)
 
     def _collect(self) -> bool:
-        """Wait for entries and take all there are; whether it is time to end."""
+        """Wait for entries and take all that gather; whether it is time to end."""
         entry = self._queue.get()
+        self._ending.wait(_GATHER_S)
         while entry is not None:
             self._pending.append(entry)
             try:
@@ -402,137 +442,272 @@ class Journal:
     def _committed_all(self) -> bool:
         """Try to bring what waits to the disk; whether it is there."""
         try:
-            if not self._file.path.exists():  # somebody removed it: what goes there is gone
+            if self._file.gone:  # or damaged: what goes there is lost
                 self._file.close()
-                self._file = self._next_file()
-            self._file.write([entry.event for entry in self._pending])
-            self._settle()
+                self._file = self._next_file(self._file.path.name)
+            self._save()
             if self._full and self._queue.empty():
                 self._bridge()
-            if self._file.size > self._largest:
-                self._file.close()
-                self._file = self._next_file()
-        except (OSError, sqlite3.Error) as error:
+                self._save()
+            if self._file.grown and self._file.size > self._largest:
+                full, self._file = self._file, self._next_file(self._file.path.name)
+                full.close()
+        except Exception as error:  # whatever it is, this thread goes on
             if self._trouble is None:
-                log(logging.ERROR, "journal", why=str(error), file=str(self._file.path))
-            self._trouble = str(error)
+                log(logging.ERROR, "journal", error, why=str(error), file=str(self._file.path))
+            self._trouble = str(error) or type(error).__name__
             return False
         if self._trouble is not None:
             log(logging.WARNING, "journal writes again", lost=self._lost)
         self._trouble = None
         return True
 
-    def _settle(self) -> None:
-        """What was pending is on the disk."""
+    def _save(self) -> None:
+        """Bring what is pending to the disk."""
+        while True:
+            try:
+                self._file.write([entry.event for entry in self._pending])
+            except _UnwritableError as error:
+                self._leave_out(error)
+            else:
+                break
         for entry in self._pending:
             self._now.apply(entry)
             if isinstance(entry.event, Decided):
-                self._committed = entry.event.decision.sequence
+                self._committed = max(self._committed, entry.event.decision.sequence)
         with self._recording:
             self._pending = []
+            self._added = 0
+
+    def _leave_out(self, error: "_UnwritableError") -> None:
+        """Say in the place of a pending event that it is missing, and how everything is after."""
+        why = f"{type(error.__cause__).__name__}: {error.__cause__}"
+        log(logging.ERROR, "journal: event left out", why=why)
+        gone, now = self._pending[error.place].event, _Now()
+        now.update(self._now)
+        for entry in self._pending[: error.place + 1]:
+            now.apply(entry)
+        ours = isinstance(gone, Loaded) or (isinstance(gone, Fed) and gone.snapshot)
+        after = [] if ours else now.entries()
+        lost = _Entry(Controlled(time.time(), Control.LOST, 1, why))
+        with self._recording:
+            self._pending[error.place : error.place + 1] = [lost, *after]
+            self._added += len(after)
+            self._lost += 1
+            self._told += 1
 
     def _bridge(self) -> None:
         """Say how many events are missing, and how everything is after them; go on from there."""
         with self._recording:
-            self._now.update(self._missed)
+            now = _Now()
+            now.update(self._now)
+            now.update(self._missed)
             lost = Controlled(time.time(), Control.LOST, self._lost - self._told)
-            self._file.write([lost, *self._now.events()])
+            self._pending = [_Entry(lost), *now.entries()]
+            self._added = len(self._pending)
             self._told = self._lost
             self._missed = _Now()
             self._full = False
 
-    def _next_file(self) -> "_File":
-        """A file that begins with how everything is; the oldest go."""
-        file = _File(self.folder, self._meta)
-        file.write(self._now.events())
+    def _next_file(self, before: str) -> "_File":
+        """A file after the one named `before`; it begins with how everything is, the oldest go."""
+        begun, number = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), 0
+        newest = max([before, *(file.name for file in files_in(self.folder))])
+        if (name := _NAME.fullmatch(newest)) and name[1] >= begun:  # or the clock was set back
+            begun, number = name[1], int(name[2]) + 1
+        path = self.folder / f"{begun}-{number:06}{SUFFIX}"
+        file = _File(path, self._meta, [entry.event for entry in self._now.entries()])
         for old in files_in(self.folder)[: -self._files]:
-            for path in (old, *(Path(f"{old}{end}") for end in ("-wal", "-shm"))):
+            for each in _with_companions(old):
                 with suppress(OSError):
-                    path.unlink()
+                    each.unlink()
         return file
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     event: Event
-    bars: Bars | None
+    bars: Bars | None = None
+
+
+class _UnwritableError(Exception):
+    """The event at `place` is one that no file takes, whatever the disk; its cause says why."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 class _Now:
-    """How everything is after some events: the artifact, and each stream's bars."""
+    """How everything is after some events: the artifact, what was switched, each stream's bars."""
 
     def __init__(self) -> None:
         self.loaded: Loaded | None = None
+        self.switched: dict[Control, Controlled] = {}
         self.bars: dict[Line, Bars] = {}
 
     def apply(self, entry: _Entry) -> None:
-        if isinstance(entry.event, Loaded):
-            self.loaded = entry.event
-        elif isinstance(entry.event, Fed | Taken) and entry.bars is not None:
-            self.bars[entry.event.line] = entry.bars
+        event = entry.event
+        if isinstance(event, Loaded):
+            self.loaded = event
+        elif isinstance(event, Controlled) and event.what in _SWITCHES:
+            self.switched[_SWITCHES[event.what]] = event
+        elif isinstance(event, Fed | Taken) and entry.bars is not None:
+            self.bars[event.line] = entry.bars
 
     def update(self, later: "_Now") -> None:
         self.loaded = later.loaded or self.loaded
+        self.switched |= later.switched
         self.bars |= later.bars
 
-    def events(self) -> list[Event]:
+    def entries(self) -> list[_Entry]:
+        """What says so in a file: no trading first, where it is so, then bars."""
         at = time.time()
-        snapshots = [Fed(at, line, bars, snapshot=True) for line, bars in self.bars.items()]
-        return [*([self.loaded] if self.loaded else []), *snapshots]
+        return [
+            *([_Entry(self.loaded)] if self.loaded else []),
+            *(_Entry(event) for switch, event in self.switched.items() if event.what is switch),
+            *(_Entry(Fed(at, line, bars, snapshot=True), bars) for line, bars in self.bars.items()),
+        ]
 
 
 class _File:
-    """One SQLite file. What `write` was given is on the disk when it returns, or not there."""
+    """One SQLite file. What `write` was given is on the disk when it returns, or not there.
 
-    def __init__(self, folder: Path, meta: Mapping[str, str]) -> None:
-        begun = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        names = (folder / f"{begun}-{number:03}{SUFFIX}" for number in count())
-        self.path = next(path for path in names if not path.exists())
+    It appears under its name when it is complete to the last of the first `events`.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, str], events: Iterable[Event]) -> None:
+        self.path = path
         self._event = 0
-        self._connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=_RETRY_S
-        )
+        self._damaged = False
+        draft = path.with_name("next")
+        _remove(draft)
         try:
+            with closing(_connected(draft)) as self._connection:
+                self._connection.executescript(f"BEGIN; {SCHEMA}")
+                self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                self._insert(events)
+                self._connection.execute("COMMIT")
+            self._first = self._event
+            draft.rename(path)
+        except BaseException:
+            _remove(draft)
+            raise
+        self._connection = _connected(path)
+        try:
+            self._inode = path.stat().st_ino
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
-        except sqlite3.Error:
+        except BaseException:
             self._connection.close()
+            _remove(path)
             raise
 
     @property
     def size(self) -> int:
-        """Bytes, without what is still in the write-ahead log."""
-        return self.path.stat().st_size
+        """Bytes, with what is still in the write-ahead log."""
+        (size,) = self._connection.execute(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        ).fetchone()
+        return int(size)
+
+    @property
+    def grown(self) -> bool:
+        """Whether it has more than its first events."""
+        return self._event > self._first
+
+    @property
+    def gone(self) -> bool:
+        """Whether what is written would not be found: somebody removed or damaged the file."""
+        try:
+            return self._damaged or self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def write(self, events: Iterable[Event]) -> None:
-        self._connection.execute("BEGIN")
+        """Append `events`.
+
+        Raises:
+            _UnwritableError: one of them is nothing that SQLite takes.
+            OSError, sqlite3.Error, MemoryError: the disk, or the machine, does not take them now.
+        """
+        before = self._event
         try:
-            event = self._event
-            for one in events:
-                event += 1
-                values = (event, *one.row())
-                marks = ", ".join("?" * len(values))
-                self._connection.execute(
-                    f"INSERT INTO {_TABLES[type(one)]} VALUES ({marks})",  # noqa: S608, our names
-                    values,
-                )
+            self._connection.execute("BEGIN")
+            self._insert(events)
             self._connection.execute("COMMIT")
-            self._event = event
-        except sqlite3.Error:
+        except BaseException as error:
+            self._event = before
+            self._damaged = type(error) is sqlite3.DatabaseError
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
 
+    def _insert(self, events: Iterable[Event]) -> None:
+        for place, event in enumerate(events):
+            try:
+                table, values = _TABLES[type(event)], map(_storable, event.row())
+                row = (self._event + 1, *values)
+                marks = ", ".join("?" * len(row))
+                self._connection.execute(
+                    f"INSERT INTO {table} VALUES ({marks})",  # noqa: S608, our names
+                    row,
+                )
+            except Exception as error:
+                if isinstance(error, _FAILING) or type(error) is sqlite3.DatabaseError:
+                    raise
+                raise _UnwritableError(place) from error
+            self._event += 1
+
     def close(self) -> None:
+        """Close it, as one file that can be read from a disk that cannot be written, if it can."""
         with suppress(sqlite3.Error):
-            self._connection.close()
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        self._connection.close()
+
+
+_FAILING: Final = (OSError, MemoryError, sqlite3.OperationalError, sqlite3.InternalError)
+"""What writing raises where it is not the event's fault."""
+
+_SWITCHES: Final[Mapping[Control, Control]] = {
+    Control.KILLED: Control.KILLED,
+    Control.REVIVED: Control.KILLED,
+    Control.BREAKER_OPENED: Control.BREAKER_OPENED,
+    Control.BREAKER_CLOSED: Control.BREAKER_OPENED,
+}
+"""What turns off trading, by what turns it off or on."""
+
+
+def _storable(value: Any) -> Any:
+    """`value` as SQLite takes it: text of bounded length, with what UTF-8 cannot have escaped."""
+    if isinstance(value, np.generic):  # which SQLite would take as bytes
+        return value.item()
+    if not isinstance(value, str):
+        return value
+    return value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=_RETRY_S
+    )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+    return connection
+
+
+def _with_companions(path: Path) -> list[Path]:
+    """A file and those that SQLite puts beside it."""
+    return [path, *(Path(f"{path}{end}") for end in ("-wal", "-shm", "-journal"))]
+
+
+def _remove(path: Path) -> None:
+    for each in _with_companions(path):
+        each.unlink(missing_ok=True)
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a journal, oldest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    """The files of a journal, oldest first; others are none of ours."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
 
 
 def _locked(path: Path) -> sqlite3.Connection:

@@ -2,6 +2,8 @@
 
 import heapq
 import json
+import math
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,10 +18,17 @@ import numpy as np
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action
-from hrm_runtime.bars import REQUIRED, Bar, Bars
+from hrm_runtime.bars import REQUIRED, Bar, Bars, Cleaning
 from hrm_runtime.decision import Decision, Reason
 from hrm_runtime.errors import BadInput, JournalUnreadable
-from hrm_runtime.journal import FORMAT_VERSION, SCHEMA, Control, Line, files_in
+from hrm_runtime.journal import (
+    FORMAT_VERSION,
+    LARGEST_VALUE,
+    SCHEMA,
+    Control,
+    Line,
+    files_in,
+)
 
 _TABLES: Final = ("artifact", "control", "feed", "bar", "decision")
 
@@ -30,10 +39,11 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "BLOB": (bytes,),
 }
 
-_LARGEST_VALUE: Final = 10_000_000
-"""Bytes of one value; the bars of a stream need a hundredth."""
+_PATIENCE_S: Final = 1.0
+"""How long to wait for a lock."""
 
-_LONGEST_TEXT: Final = 1_000_000
+_NO_PLACE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+"""What SQLite fails with where it cannot put its files beside one that is not closed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +76,13 @@ class Record:
     @property
     def bar(self) -> Bar | None:
         """That came; None where it could not be read."""
-        given = [self[name] for name in REQUIRED]
-        return None if None in given else Bar(*given)
+        given = self._all_or_none(REQUIRED)
+        if given is None:
+            return None
+        try:
+            return Bars.of_one(Bar(*given)).newest()
+        except BadInput as error:
+            raise self.unreadable(str(error)) from error
 
     @property
     def bars(self) -> Bars:
@@ -76,15 +91,18 @@ class Record:
         if len(blob) % (8 * len(REQUIRED)):
             raise self.unreadable("bars: expected five columns of float64")
         try:
-            return Bars(*np.frombuffer(blob, "<f8").reshape(len(REQUIRED), -1))
+            bars = Bars(*np.frombuffer(blob, "<f8").reshape(len(REQUIRED), -1))
         except BadInput as error:
             raise self.unreadable(str(error)) from error
+        if bars.cleaning != Cleaning():
+            raise self.unreadable("bars: expected rising stamps")
+        return bars
 
     @property
     def account(self) -> Account | None:
         """Of a decision; None where it could not be read."""
-        names = Account.__dataclass_fields__
-        if None in (given := [self[name] for name in names]):
+        given = self._all_or_none(tuple(Account.__dataclass_fields__))
+        if given is None:
             return None
         try:
             return Account(*given)
@@ -111,6 +129,13 @@ class Record:
         """The error that says `why` this event is none of ours."""
         return JournalUnreadable(f"{self.file}: {self.table} {self.event}: {why}")
 
+    def _all_or_none(self, columns: tuple[str, ...]) -> list[Any] | None:
+        given = [self[name] for name in columns]
+        missing = [name for name, value in zip(columns, given, strict=True) if value is None]
+        if missing and len(missing) < len(columns):
+            raise self.unreadable(f"expected all of {', '.join(columns)}, or none")
+        return None if missing else given
+
     def _one_of(self, column: str, known: list[str]) -> str:
         value: str = self[column]
         if value not in known:
@@ -119,7 +144,7 @@ class Record:
 
 
 class JournalFile:
-    """One file of a journal, open for reading.
+    """One file of a journal, open for reading, as it is at that moment.
 
     Attributes:
         settings: of the engine that wrote it, as JSON.
@@ -131,11 +156,14 @@ class JournalFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.is_symlink() or not path.is_file():
+        if os.path.islink(path) or not os.path.isfile(path):
             raise JournalUnreadable(f"{path}: expected a journal's file, found none")
         try:
             self._connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=1.0
+                f"file:{quote(os.fsencode(path.absolute()))}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                timeout=_PATIENCE_S,
             )
         except sqlite3.Error as error:
             raise self._refused(error) from error
@@ -151,8 +179,12 @@ class JournalFile:
         Raises:
             JournalUnreadable: damaged, or a value that this library does not write.
         """
+        merged = heapq.merge(*map(self._table, _TABLES), key=attrgetter("event"))
         try:
-            yield from heapq.merge(*map(self._table, _TABLES), key=attrgetter("event"))
+            for number, record in enumerate(merged, 1):
+                if record.event != number:
+                    raise record.unreadable(f"expected event {number} in its place")
+                yield record
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
@@ -161,13 +193,16 @@ class JournalFile:
         self._connection.close()
 
     def _open(self) -> None:
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _LONGEST_TEXT)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
         try:
             self._connection.execute("PRAGMA trusted_schema = OFF")
             self._connection.execute("PRAGMA cell_size_check = ON")
-            found = _schema(self._connection)
+            self._connection.execute("BEGIN")  # all that follows is of one moment
+            found, own = _schema(self._connection), _own()[0]
+            if not {entry for entry in own if entry[1] == "meta"} <= set(found):
+                raise JournalUnreadable(f"{self._path}: expected the tables of a journal")
             meta = dict(self._connection.execute("SELECT name, value FROM meta"))
+            self._require_whole_pages()
         except sqlite3.Error as error:
             raise self._refused(error) from error
         version = meta.get("format_version")
@@ -176,13 +211,26 @@ class JournalFile:
                 f"{self._path}: this library reads journals of version {FORMAT_VERSION}, found "
                 f"{version!r}; use the library that wrote it"
             )
-        if found != _own()[0]:
+        if found != own:
             raise JournalUnreadable(f"{self._path}: expected the tables of a journal")
+        self.settings = self._object(meta, "settings")
+        self.machine = self._object(meta, "machine")
+
+    def _require_whole_pages(self) -> None:
+        """Refuse a closed file that ends within a page, which SQLite takes for zeros."""
+        (mode,) = self._connection.execute("PRAGMA journal_mode").fetchone()
+        (page,) = self._connection.execute("PRAGMA page_size").fetchone()
+        if mode == "delete" and self._path.stat().st_size % page:
+            raise JournalUnreadable(f"{self._path}: expected whole pages, found a truncated file")
+
+    def _object(self, meta: dict[Any, Any], name: str) -> dict[str, Any]:
         try:
-            self.settings: dict[str, Any] = json.loads(meta["settings"])
-            self.machine: dict[str, Any] = json.loads(meta["machine"])
+            found = json.loads(meta[name])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._refused(error) from error
+        if not isinstance(found, dict):
+            raise JournalUnreadable(f"{self._path}: {name}: expected a JSON object")
+        return found
 
     def _table(self, table: str) -> Iterator[Record]:
         columns = _own()[1][table]
@@ -192,10 +240,22 @@ class JournalFile:
             for (name, (kinds, required)), value in zip(columns.items(), row, strict=True):
                 if not (isinstance(value, kinds) or (value is None and not required)):
                     raise record.unreadable(f"{name}: found {type(value).__name__}")
+                if name != "at" and isinstance(value, float) and not math.isfinite(value):
+                    raise record.unreadable(f"{name}: found {value}")
+            if record["at"] is None:  # SQLite has no NaN
+                record.values["at"] = math.nan
             yield record
 
     def _refused(self, error: Exception) -> JournalUnreadable:
-        return JournalUnreadable(f"{self._path}: expected a journal that can be read: {error}")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        hint = (
+            "; it was not closed and its folder cannot be written: copy it and the files beside "
+            "it that begin with its name to one that can, and read it there"
+        )
+        return JournalUnreadable(
+            f"{self._path}: expected a journal that can be read: {error}"
+            f"{hint if code in _NO_PLACE else ''}"
+        )
 
 
 def journal_files(path: str | Path) -> list[Path]:
@@ -205,7 +265,7 @@ def journal_files(path: str | Path) -> list[Path]:
         JournalUnreadable: there are none.
     """
     path = Path(path)
-    files = files_in(path) if path.is_dir() else [path]
+    files = files_in(path) if os.path.isdir(path) else [path]
     if not files:
         raise JournalUnreadable(f"{path}: expected a journal, found no file of one")
     return files
@@ -213,7 +273,7 @@ def journal_files(path: str | Path) -> list[Path]:
 
 def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
     return connection.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' ORDER BY name"
     ).fetchall()
 
 

@@ -6,12 +6,14 @@ seal over it, so that a reader can refuse any changed byte.
 
 import hashlib
 import json
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import (
     Any,
     ClassVar,
+    Final,
     Literal,
     Protocol,
     TypeVar,
@@ -20,6 +22,19 @@ from typing import (
     get_origin,
     get_type_hints,
 )
+
+MOST_DEPTH: Final = 64
+"""Lists and objects within each other. No document of ours has ten; a parser's own bound is that of
+the host's stack, or none."""
+
+MOST_CHARACTERS: Final = 32
+"""Of one number: more than any float64 or 64-bit integer is written with. Reading an integer takes
+time quadratic in its digits, and an immense one fits no float that it is compared with."""
+
+_STRUCTURE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[][{}]', re.DOTALL)
+"""A string, skipped whole even where it has no end, or what opens or closes a list or an object."""
+
+_STEP: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 T = TypeVar("T")
 
@@ -77,13 +92,20 @@ def seal(document: Sealed) -> bytes:
 
 
 def parse(text: bytes) -> object:
-    """Parsed JSON.
+    """Parsed JSON, in time and memory proportional to its length whatever it holds.
 
     Raises:
-        SealBroken: not JSON.
+        SealBroken: not JSON, nested deeper than `MOST_DEPTH`, or a number longer than
+            `MOST_CHARACTERS`.
     """
     try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
+        _require_depth(text)
+        return json.loads(
+            text.decode(),
+            parse_constant=_refuse_constant,
+            parse_int=lambda digits: int(_short(digits)),
+            parse_float=lambda digits: float(_short(digits)),
+        )
     except (ValueError, RecursionError) as error:
         raise SealBroken(f"expected canonical JSON, found something else ({error})") from error
 
@@ -105,6 +127,20 @@ def unseal(kind: type[S], document: object, text: bytes) -> S:
     if built.digest != (found := digest(built)):
         raise SealBroken(f"expected digest {built.digest}, found {found}")
     return built
+
+
+def _require_depth(text: bytes) -> None:
+    depth = 0
+    for match in _STRUCTURE.finditer(text):
+        depth += _STEP.get(match[0], 0)
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested deeper than {MOST_DEPTH}, at byte {match.start()}")
+
+
+def _short(number: str) -> str:
+    if len(number) > MOST_CHARACTERS:
+        raise ValueError(f"a number of {len(number)} characters, more than {MOST_CHARACTERS}")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

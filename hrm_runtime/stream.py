@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_runtime.bars import REQUIRED, Bar, Bars, Integers, moment
+from hrm_runtime.bars import LATEST_STAMP, REQUIRED, Bar, Bars, Integers, moment
 from hrm_runtime.contract import Contract
 from hrm_runtime.decision import Reason
 from hrm_runtime.errors import BadBars, Untrusted
@@ -119,9 +119,10 @@ class Stream:
         closing = self._hours.closing(stamp, self.seconds)
         expected = self._closing(stamp)
         if expected > now + self._skew:
+            clock = moment(int(now)) if 0 <= now < LATEST_STAMP else str(now)
             raise Untrusted(
                 Reason.FUTURE,
-                f"bar: expected one closed by {moment(int(now))}, found that of {moment(stamp)}, "
+                f"bar: expected one closed by {clock}, found that of {moment(stamp)}, "
                 f"which closes at {moment(expected)}; pass closed bars, and look at the clock",
             )
         return closing

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,14 @@ from hrm_runtime import (
     Contract,
     ContractInvalid,
     DoNotStart,
+    InferenceFailed,
     Model,
     SelfTestFailed,
     UnsupportedFormat,
     load,
     load_contract,
 )
-from hrm_runtime.artifact import save
+from hrm_runtime.artifact import MOST_BYTES, save
 from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL
 from hrm_runtime.golden import Golden
 from hrm_runtime.schema import canonical
@@ -114,7 +116,9 @@ def test_a_folder_in_a_file_s_place_is_named(
 ) -> None:
     (copy_artifact.path / name).unlink()
     (copy_artifact.path / name).mkdir()
-    with pytest.raises(ArtifactNotFound, match=rf"expected an artifact .*{name}'$"):
+    with pytest.raises(
+        ArtifactNotFound, match=rf"{name}: expected an artifact's file, found a folder; put"
+    ):
         loader(copy_artifact.path)
 
 
@@ -122,13 +126,146 @@ def test_a_folder_in_a_file_s_place_is_named(
 def test_a_path_that_may_not_be_looked_at_is_not_found(
     artifact: Path, monkeypatch: pytest.MonkeyPatch, loader: Loader
 ) -> None:
-    def denied(path: Path, **options: Any) -> None:
+    def denied(path: Path, *options: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "stat", denied)
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(ArtifactNotFound, match=r"expected an artifact .*Permission denied"):
         loader(artifact)
+
+
+# what is read
+
+
+@LOADERS
+def test_a_link_to_the_folder_is_followed(artifact: Path, tmp_path: Path, loader: Loader) -> None:
+    (tmp_path / "current").symlink_to(artifact, target_is_directory=True)
+    found: Any = loader(tmp_path / "current")
+    assert getattr(found, "contract", found) == load_contract(artifact)
+
+
+def test_a_link_that_is_switched_while_loading_gives_one_artifact(
+    artifact: Path, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, opened = tmp_path / "current", os.open
+    current.symlink_to(artifact, target_is_directory=True)
+
+    def switched(path: Path, *options: Any) -> int:
+        current.unlink(missing_ok=True)
+        return opened(path, *options)
+
+    monkeypatch.setattr(os, "open", switched)
+    assert load(current).id == model.id
+    assert not current.exists()
+
+
+@LOADERS
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_in_a_file_s_place_is_not_followed(
+    copy_artifact: ArtifactCopy, artifact: Path, name: str, loader: Loader
+) -> None:
+    (copy_artifact.path / name).unlink()
+    (copy_artifact.path / name).symlink_to(artifact / name)
+    with pytest.raises(
+        ArtifactNotFound,
+        match=rf"{name}: expected an artifact's file, found a symbolic link; put the file itself",
+    ):
+        loader(copy_artifact.path)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system cannot refuse a link")
+def test_a_link_put_there_meanwhile_is_not_followed(
+    copy_artifact: ArtifactCopy, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy_artifact.path / MODEL).unlink()
+    (copy_artifact.path / MODEL).symlink_to(artifact / MODEL)
+    monkeypatch.setattr(os, "lstat", os.stat)
+    with pytest.raises(ArtifactNotFound, match=r"expected an artifact .*symbolic links: .*model"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such pipes")
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_a_pipe_in_a_file_s_place_is_not_waited_for(
+    copy_artifact: ArtifactCopy, artifact: Path, monkeypatch: pytest.MonkeyPatch, seen_before: bool
+) -> None:
+    (copy_artifact.path / MODEL).unlink()
+    os.mkfifo(copy_artifact.path / MODEL)
+    if not seen_before:
+        regular = os.stat(artifact / MODEL)
+        monkeypatch.setattr(os, "lstat", lambda path, **_: regular)
+        monkeypatch.setattr(os.path, "realpath", str)
+    with pytest.raises(ArtifactNotFound, match=r"model\.onnx: expected .* found a pipe; put"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no such device")
+def test_a_device_is_not_read(copy_artifact: ArtifactCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = os.stat("/dev/zero")
+    monkeypatch.setattr(os, "lstat", lambda path, **_: device)
+    monkeypatch.setattr(os.path, "realpath", str)
+    with pytest.raises(ArtifactNotFound, match=r"contract\.json: expected .* found a device; put"):
+        load(copy_artifact.path)
+
+
+@LOADERS
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_larger_than_any_is_refused_unread(
+    copy_artifact: ArtifactCopy, name: str, loader: Loader
+) -> None:
+    most = MOST_BYTES[name]
+    os.truncate(copy_artifact.path / name, most + 1)  # sparse: it takes no room
+    with pytest.raises(
+        ArtifactDamaged, match=rf"{name}: expected at most {most} bytes, found {most + 1}; export"
+    ):
+        loader(copy_artifact.path)
+
+
+def test_a_contract_as_large_as_may_be_is_read(copy_artifact: ArtifactCopy) -> None:
+    os.truncate(copy_artifact.path / CONTRACT, MOST_BYTES[CONTRACT])
+    with pytest.raises(ArtifactDamaged, match="expected canonical JSON, found something else"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.parametrize(
+    ("by", "found"), [(1, "more"), (5_000, "more"), (-1, "13191"), (-13_192, "0")]
+)
+def test_a_file_that_is_being_written_to_is_refused(
+    copy_artifact: ArtifactCopy, monkeypatch: pytest.MonkeyPatch, by: int, found: str
+) -> None:
+    path, measured = copy_artifact.path / CONTRACT, os.fstat
+
+    def then_changed(descriptor: int) -> os.stat_result:
+        status = measured(descriptor)
+        os.truncate(path, 13_192 + by)
+        return status
+
+    monkeypatch.setattr(os, "fstat", then_changed)
+    with pytest.raises(
+        ArtifactDamaged, match=rf"contract\.json: expected the 13192 bytes .* found {found}; it is"
+    ):
+        load(copy_artifact.path)
+
+
+def test_every_file_is_closed_again(
+    copy_artifact: ArtifactCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    open_ = os.open
+
+    def noted(*arguments: Any) -> int:
+        opened.append(open_(*arguments))
+        return opened[-1]
+
+    os.truncate(copy_artifact.path / GOLDEN, MOST_BYTES[GOLDEN] + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noted)
+        with pytest.raises(ArtifactDamaged, match="expected at most"):
+            load(copy_artifact.path)
+    assert len(opened) == 3
+    for descriptor in set(opened):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 # what was changed
@@ -264,6 +401,50 @@ def test_renamed_outputs_are_refused_even_with_the_right_hash(copy_artifact: Art
         ContractInvalid, match=r"outputs: the contract .*'l_residual'.*'L_residual'"
     ):
         load(copy_artifact.path)
+
+
+def test_a_decision_of_endless_segments_is_refused(copy_artifact: ArtifactCopy) -> None:
+    copy_artifact.reseal(max_segments=257)
+    with pytest.raises(
+        ContractInvalid, match=r"^contract\.json: max_segments: expected at most 256, found 257;"
+    ):
+        load(copy_artifact.path)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**30])
+def test_an_id_beyond_integers_is_refused(copy_artifact: ArtifactCopy, number: int) -> None:
+    instruments = dict(copy_artifact.contract.instruments)
+    instruments["Gamma"] = replace(instruments["Beta"], id=number)
+    copy_artifact.reseal(instruments=instruments)
+    with pytest.raises(ContractInvalid, match=f"the graph's tables; instrument {number} with"):
+        load(copy_artifact.path)
+
+
+@pytest.mark.parametrize("error", [MemoryError, IndexError, OverflowError, UnicodeDecodeError])
+def test_what_onnxruntime_s_own_code_raises_is_named(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def failing(session: object) -> None:
+        raise error(*(["utf-8", b"x", 0, 1, "ours"] if error is UnicodeDecodeError else ["ours"]))
+
+    monkeypatch.setattr("hrm_runtime.session.Session.inputs", failing)
+    with pytest.raises(
+        ContractInvalid, match=rf"^model\.onnx: expected a graph .* describe: {error.__name__}\("
+    ):
+        load(artifact)
+
+
+def test_a_graph_that_fails_on_one_window_alone_is_refused(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(session: object, feeds: object) -> None:
+        raise InferenceFailed("out of order")
+
+    monkeypatch.setattr("hrm_runtime.session.Session.shrink", failing)
+    with pytest.raises(
+        SelfTestFailed, match=r"^model\.onnx: expected a window alone to run: out of order$"
+    ):
+        load(artifact)
 
 
 def none_of(golden: Golden) -> Golden:

@@ -112,11 +112,9 @@ def refused(text: bytes, offset: int, mask: int) -> bool:
     ("old", "new"),
     [
         (b'"h_residual": 0.0001', b'"h_residual": 1e905'),
-        (b'"max": 100000.0', b'"max": 1' + 400 * b"0"),
-        (b'"instruments": {},', b'"instruments": ' + 700 * b"[" + 700 * b"]" + b","),
         (b'"artifact-1"', rb'"\ud800"'),
     ],
-    ids=["an infinity", "beyond floats", "too deep", "half a character"],
+    ids=["an infinity", "half a character"],
 )
 def test_what_has_no_canonical_form_is_damage(text: bytes, old: bytes, new: bytes) -> None:
     assert text.count(old) == 1

@@ -346,6 +346,13 @@ def test_streams_are_counted(live: Live, model: Model) -> None:
     assert engine.decide(NEWEST, FLAT, **ON).reason is Reason.OK
 
 
+def test_feeding_nothing_opens_no_stream(live: Live) -> None:
+    engine = live()
+    engine.feed(BARS[:0], **ON)
+    assert engine.health().streams == {}
+    assert engine.newest(**ON) is None
+
+
 # what feed, newest and refuse say
 
 
