@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -218,12 +218,8 @@ def full(artifact: Path, megabytes: int) -> bool:
 
 def fill(path: Path) -> None:
     """Write until the disk is full."""
-    with path.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
             pass
 
 
@@ -292,7 +288,7 @@ def main() -> None:
         ("overhead", overhead, 5000),
         ("kill", kill, 100),
         ("day", day, 50),
-        ("full", full, 3),
+        ("full", full, 16),
         ("reload", reload, 500),
     ):
         verb = verbs.add_parser(name)
