@@ -30,6 +30,9 @@ LEGAL: Final[dict[Side, tuple[Action, ...]]] = {
     Side.SHORT: (Action.CLOSE_SHORT, Action.HOLD),
 }
 
+OPENINGS: Final = (Action.BUY_LONG, Action.SELL_SHORT)
+"""Those whose lots come from the network."""
+
 ILLEGAL_LOGIT: Final = -1e4
 """The logit the graph gives an illegal action: exp of it is exactly 0 in float64."""
 

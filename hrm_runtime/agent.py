@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
-from hrm_runtime.actions import CANONICAL, Action, Vocabulary
+from hrm_runtime.actions import CANONICAL, OPENINGS, Action, Vocabulary
 from hrm_runtime.artifact import save
 from hrm_runtime.bars import PRICES, Bar, Bars, moment, real_numbers
 from hrm_runtime.columns import FEATURES
@@ -39,8 +39,6 @@ HOST_COLUMNS: Final = (*PRICES, STAMP, *FEATURES[:48])
 
 BarsOf = Callable[[], Bars | Bar | Mapping[str, Any]]
 AccountOf = Callable[[], Account | Mapping[str, Any]]
-
-_OPENINGS: Final = (Action.BUY_LONG, Action.SELL_SHORT)
 
 _LARGEST_SCORE: Final = 5.0
 """The host clips its z-scores there."""
@@ -134,7 +132,7 @@ class HRMAgent:
         """
         decision = self.decide(observation)
         quantity = decision.quantity
-        if self._max_lots is not None and decision.action in _OPENINGS:
+        if self._max_lots is not None and decision.action in OPENINGS:
             quantity = min(quantity, float(self._max_lots))
         return self._numbers[decision.action], quantity
 

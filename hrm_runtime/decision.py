@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
-from hrm_runtime.actions import LEGAL, SAFE_QUANTITY, Action
+from hrm_runtime.actions import LEGAL, OPENINGS, SAFE_QUANTITY, Action
 
 Array = npt.NDArray[np.float32]
 
@@ -125,6 +125,6 @@ def softmax(logits: Array) -> tuple[float, float, float, float, float]:
 def _quantity(action: Action, predicted: float, account: Account) -> float:
     if action is Action.HOLD:
         return SAFE_QUANTITY
-    if action in (Action.BUY_LONG, Action.SELL_SHORT):
+    if action in OPENINGS:
         return float(math.floor(max(1.0, predicted)))
     return abs(account.position_quantity)

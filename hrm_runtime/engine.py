@@ -47,29 +47,25 @@ from hrm_runtime.guards import Breaker, KillSwitch
 from hrm_runtime.health import Health, Statistics, StreamHealth
 from hrm_runtime.hours import TradingHours
 from hrm_runtime.journal import (
+    CAUSES,
     Control,
     Controlled,
     Decided,
     Event,
     Fed,
     Journal,
+    Line,
     Loaded,
     Taken,
 )
 from hrm_runtime.log import log
 from hrm_runtime.machine import resident_megabytes
-from hrm_runtime.model import Model, Outputs, decisions, network_inputs, segments_of
+from hrm_runtime.model import Model, Outputs, decisions
 from hrm_runtime.session import Stop
 from hrm_runtime.stream import Stream
 
 FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
 """Reasons that the breaker counts: this process failed, not its input."""
-
-_CAUSES: Final[Mapping[Reason, Control]] = {
-    Reason.KILLED: Control.KILLED,
-    Reason.BREAKER: Control.BREAKER_OPENED,
-}
-"""What stopped all trading where a decision says so."""
 
 _LATEST_S: Final = 60.0
 
@@ -175,13 +171,19 @@ class LiveSettings:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadInput(f"settings: expected those of an engine: {error}") from error
 
+    def stream(self, line: Line, contract: Contract) -> Stream:
+        """A new stream of (instrument, timeframe), without bars.
+
+        Raises:
+            UnknownInstrument, UnknownTimeframe: the contract does not allow it.
+        """
+        contract.instrument(line[0])
+        seconds = contract.timeframe_seconds(line[1])
+        return Stream(seconds, self.hours, contract, self.clock_skew)
+
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""
         return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))
-
-
-Line = tuple[str, str]
-"""(instrument, timeframe)."""
 
 
 class _Ask:
@@ -236,7 +238,6 @@ class _Series:
 
     stream: Stream
     asked: _Ask | None = None
-    stamp: int | None = None
     account: Account | None = None
     reason: Reason | None = None
     message: str | None = None
@@ -244,7 +245,7 @@ class _Series:
     def remembered(self, stamp: int, account: Account) -> _Ask | None:
         """The ask of the same bar and account, if it was answered."""
         ask = self.asked
-        if ask is None or (self.stamp, self.account) != (stamp, account):
+        if ask is None or (ask.stamp, ask.read) != (stamp, account):
             return None
         return ask if ask.answer.done() and not ask.answer.cancelled() else None
 
@@ -575,7 +576,7 @@ class LiveEngine:
         with self._order:  # the journal has decisions in the order of their numbers
             decision = replace(decision, latency_ms=latency_ms, sequence=next(self._numbers))
             if barred is not None:
-                self._note(_CAUSES[decision.reason], told or "")
+                self._note(CAUSES[decision.reason], told or "")
             self._record(
                 Decided(ask.at, ask.line, ask.stamp, ask.read, decision, told, repeats, outputs)
             )
@@ -700,19 +701,12 @@ class LiveEngine:
                 f"bar: expected one closed at most {latest:g} s ago, found {age:.1f} s; pass bars "
                 "when they close, feed older ones",
             )
-        series.asked, series.stamp, series.account = ask, stamp, account
+        series.asked, series.account = ask, account
         stream.require_window()
         barred = self._barred()
         if barred is not None:
             raise barred
-        contract = model.contract
-        inputs = network_inputs(
-            contract,
-            stream.rows,
-            account,
-            contract.instrument(instrument),
-            contract.timeframe_id(timeframe),
-        )
+        inputs = model.inputs(stream.rows, account, instrument=instrument, timeframe=timeframe)
         return _Question(ask, account, inputs)
 
     def _taken(self, ask: _Ask, contract: Contract, now: float) -> _Series:
@@ -744,7 +738,7 @@ class LiveEngine:
             inputs = map(np.concatenate, zip(*(q.inputs for q in questions), strict=True))
             passes = model.run_segments(*inputs, stop=company.stop)
             made = decisions(passes, accounts, model.id)
-            self._count(passes, model.contract.max_segments)
+            self._count(passes, made, model.contract.max_segments)
         except Exception as error:  # whatever it is, the answer is HOLD
             if len(questions) == 1:
                 self._trouble(questions[0].ask, error)
@@ -763,11 +757,11 @@ class LiveEngine:
                 outputs={name: output[row] for name, output in last.items()},
             )
 
-    def _count(self, passes: list[Outputs], most: int) -> None:
-        for row, segments in enumerate(segments_of(passes).tolist()):
-            last = passes[segments - 1]
+    def _count(self, passes: list[Outputs], made: list[Decision], most: int) -> None:
+        for row, decision in enumerate(made):
+            last = passes[decision.segments - 1]
             self._statistics.thought(
-                segments,
+                decision.segments,
                 most,
                 float(last["l_residual"][row, -1, -1]),
                 float(last["h_residual"][row, -1]),
@@ -777,10 +771,7 @@ class LiveEngine:
         """The series of `line`; a new one, to be kept, where the contract allows it."""
         series = self._series.get(line)
         if series is None:
-            contract.instrument(line[0])
-            seconds = contract.timeframe_seconds(line[1])
-            stream = Stream(seconds, self.settings.hours, contract, self.settings.clock_skew)
-            series = _Series(stream)
+            series = _Series(self.settings.stream(line, contract))
         return series
 
     def _try(self, model: Model) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
-from hrm_runtime.actions import Action
+from hrm_runtime.actions import OPENINGS, Action
 from hrm_runtime.bars import Bars
 from hrm_runtime.contract import GOLDEN, INPUTS, LEAST_WINDOWS, OUTPUTS, name_of
 from hrm_runtime.decision import Decision
@@ -270,7 +270,7 @@ def lots_agree(action: Action, expected: float, found: float, tolerance: float) 
     An opening is rounded down to whole lots, so it may differ by one, or by its output's relative
     tolerance where that is more. Other quantities do not come from the network.
     """
-    opening = action in (Action.BUY_LONG, Action.SELL_SHORT)
+    opening = action in OPENINGS
     return abs(found - expected) <= (max(1.0, tolerance * expected) if opening else 0.0)
 
 

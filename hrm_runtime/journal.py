@@ -134,6 +134,7 @@ CREATE INDEX decision_line ON decision (instrument, timeframe, datetime);
 """
 
 Line = tuple[str, str]
+"""(instrument, timeframe)."""
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 
@@ -149,6 +150,13 @@ class Control(StrEnum):
     BREAKER_OPENED = "breaker opened"
     BREAKER_CLOSED = "breaker closed"
     LOST = "lost"
+
+
+CAUSES: Final[Mapping[Reason, Control]] = {
+    Reason.KILLED: Control.KILLED,
+    Reason.BREAKER: Control.BREAKER_OPENED,
+}
+"""What stopped all trading, and must have happened before, where a decision says so."""
 
 
 @dataclass(frozen=True, slots=True)

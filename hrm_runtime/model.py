@@ -112,6 +112,22 @@ class Model:
         """
         return self._decide(window, account, instrument, timeframe, time.perf_counter())
 
+    def inputs(
+        self, window: Sequence[Row], account: Account, *, instrument: str, timeframe: str
+    ) -> tuple[Floats, Floats, Ids, Ids]:
+        """`network_inputs` for a decision on W `window` rows, by names.
+
+        Raises:
+            UnknownInstrument, UnknownTimeframe: as `decide`.
+        """
+        return network_inputs(
+            self.contract,
+            window,
+            account,
+            self.contract.instrument(instrument),
+            self.contract.timeframe_id(timeframe),
+        )
+
     def run(
         self,
         features: npt.ArrayLike,
@@ -197,13 +213,7 @@ class Model:
         if not (np.diff(stamps) > 0).all():
             raise BadFeatures("rows: expected stamps that increase, oldest bar first")
         passes = self.run_segments(
-            *network_inputs(
-                self.contract,
-                window,
-                account,
-                self.contract.instrument(instrument),
-                self.contract.timeframe_id(timeframe),
-            )
+            *self.inputs(window, account, instrument=instrument, timeframe=timeframe)
         )
         latency_ms = 1e3 * (time.perf_counter() - start)
         return decisions(passes, [account], self.id, latency_ms)[0]

@@ -9,7 +9,7 @@ what depends on events that are not there, nothing else can be said: they are co
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,9 +23,9 @@ from hrm_runtime.contract import Contract
 from hrm_runtime.decision import Decision, Reason, hold
 from hrm_runtime.engine import LiveSettings, reason_of
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
-from hrm_runtime.journal import STATES, Control, Line, Outputs, packed
+from hrm_runtime.journal import CAUSES, STATES, Control, Line, Outputs, packed
 from hrm_runtime.journal_reader import JournalFile, Record, journal_files
-from hrm_runtime.model import Model, decisions, network_inputs
+from hrm_runtime.model import Model, decisions
 from hrm_runtime.stream import Stream
 
 _RECOMPUTED: Final = frozenset({Reason.OK, Reason.WARMING_UP, Reason.GAP, Reason.NON_FINITE})
@@ -37,12 +37,6 @@ _COMPARED: Final = (
 
 _ASKED: Final = ("datetime", *(one.name for one in fields(Account)))
 """Of a decision: what it is a function of, beside bars that are there already."""
-
-_CAUSES: Final[Mapping[Reason, Control]] = {
-    Reason.KILLED: Control.KILLED,
-    Reason.BREAKER: Control.BREAKER_OPENED,
-}
-"""What must have happened before a decision with such a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +219,7 @@ class _Replay:
         known = self._streams.get(record.line)
         if known is not None:
             return known
-        contract, settings = self._contract, self._settings
-        instrument, timeframe = record.line
-        contract.instrument(instrument)
-        seconds = contract.timeframe_seconds(timeframe)
-        return Stream(seconds, settings.hours, contract, settings.clock_skew)
+        return self._settings.stream(record.line, self._contract)
 
     def _keep(self, line: Line, stream: Stream) -> None:
         if line not in self._streams and len(self._streams) >= self._settings.streams:
@@ -240,15 +230,15 @@ class _Replay:
 
     def _decision(self, record: Record) -> None:
         life, reason, account = self._life, record.reason, record.account
-        if record["repeats"] is not None and reason not in _CAUSES:
+        if record["repeats"] is not None and reason not in CAUSES:
             self._repeated(record)
             return
         self._require_decider(record)
         refused = self._refused.pop(record.line, None) if account is None else None
-        if reason in _CAUSES:
-            happened = _CAUSES[reason] in life.happened
+        if reason in CAUSES:
+            happened = CAUSES[reason] in life.happened
             unknown = not happened and record["repeats"] is not None  # in a file before
-            self._held(record, f"{_CAUSES[reason]} before", happened, unknown)
+            self._held(record, f"{CAUSES[reason]} before", happened, unknown)
         elif reason is Reason.DEADLINE:
             late = record["latency_ms"] >= 1e3 * self._settings.deadline - 1
             self._held(record, f"a deadline of {self._settings.deadline:g} s that passed", late)
@@ -332,17 +322,11 @@ def _made(
     model: Model, stream: Stream, record: Record, account: Account
 ) -> tuple[Decision, Outputs | None]:
     """The decision, and the outputs of its last pass if the graph was run."""
-    contract = model.contract
+    instrument, timeframe = record.line
     try:
         stream.require_window()
         passes = model.run_segments(
-            *network_inputs(
-                contract,
-                stream.rows,
-                account,
-                contract.instrument(record["instrument"]),
-                contract.timeframe_id(record["timeframe"]),
-            )
+            *model.inputs(stream.rows, account, instrument=instrument, timeframe=timeframe)
         )
     except HrmError as error:
         return hold(reason_of(error), model.id), None

@@ -36,6 +36,7 @@ class Stream:
         self._hours = hours
         self._history = contract.features.history_bars
         self._window = contract.features.window
+        self._needed = contract.bars_needed
         self._skew = skew
 
     @property
@@ -99,7 +100,7 @@ class Stream:
         if not self.ready:
             raise Untrusted(
                 Reason.WARMING_UP,
-                f"expected {self._history + self._window - 1} bars for a decision, found "
+                f"expected {self._needed} bars for a decision, found "
                 f"{len(self.bars)}; feed history to start at once",
             )
         earlier, newest = self.bars.datetime[-2:].tolist()
@@ -152,11 +153,10 @@ class Stream:
         old = self.bars
         later = old is not None and new.datetime[0] > old.datetime[-1]
         count = min(len(new), self._window) if later else self._window
-        needed = self._history + self._window - 1
         parts = [new] if old is None else [old, new]
         merged = Bars(*(np.concatenate([getattr(p, name) for p in parts]) for name in REQUIRED))
         self._require_apart(merged.datetime)
-        merged = merged[max(0, len(merged) - needed) :]
+        merged = merged[max(0, len(merged) - self._needed) :]
         kept = self.rows if later else ()
         missing = min(count, len(merged) - self._history + 1)
         made: tuple[Row, ...] = ()

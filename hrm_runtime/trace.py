@@ -9,7 +9,7 @@ from hrm_runtime.account import Account
 from hrm_runtime.bars import Bars
 from hrm_runtime.decision import Decision
 from hrm_runtime.features import rows
-from hrm_runtime.model import Model, decisions, network_inputs
+from hrm_runtime.model import Model, decisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +66,7 @@ def trace(model: Model, bars: Bars, account: Account, *, instrument: str, timefr
     contract = model.contract
     window = rows(bars[len(bars) - contract.bars_needed :], contract.features.history_bars)
     passes = model.run_segments(
-        *network_inputs(
-            contract,
-            window,
-            account,
-            contract.instrument(instrument),
-            contract.timeframe_id(timeframe),
-        )
+        *model.inputs(window, account, instrument=instrument, timeframe=timeframe)
     )
     return Trace(
         instrument=instrument,
