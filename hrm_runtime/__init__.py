@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from hrm_runtime.decision import Decision as Decision
     from hrm_runtime.decision import Reason as Reason
     from hrm_runtime.engine import LiveEngine as LiveEngine
-    from hrm_runtime.engine import LiveSettings as LiveSettings
     from hrm_runtime.errors import *  # noqa: F403, all of them
     from hrm_runtime.hours import TradingHours as TradingHours
     from hrm_runtime.journal import Journal as Journal
+    from hrm_runtime.live_settings import LiveSettings as LiveSettings
     from hrm_runtime.model import Model as Model
 
 _HOME = {
@@ -42,7 +42,7 @@ _HOME = {
     "HRMAgent": "agent",
     "Journal": "journal",
     "LiveEngine": "engine",
-    "LiveSettings": "engine",
+    "LiveSettings": "live_settings",
     "Model": "model",
     "Reason": "decision",
     "TradingHours": "hours",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import LEGAL, OPENINGS, SAFE_QUANTITY, Action
+from hrm_runtime.errors import BadInput, UnknownInstrument, UnknownTimeframe, Untrusted
 
 Array = npt.NDArray[np.float32]
 
@@ -128,3 +129,14 @@ def _quantity(action: Action, predicted: float, account: Account) -> float:
     if action in OPENINGS:
         return float(math.floor(max(1.0, predicted)))
     return abs(account.position_quantity)
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Which reason an error is."""
+    if isinstance(error, Untrusted) and error.reason in set(Reason):
+        return Reason(error.reason)
+    if isinstance(error, UnknownInstrument):
+        return Reason.UNKNOWN_INSTRUMENT
+    if isinstance(error, UnknownTimeframe):
+        return Reason.UNKNOWN_TIMEFRAME
+    return Reason.BAD_INPUT if isinstance(error, BadInput) else Reason.ERROR

@@ -13,26 +13,23 @@ worker or the deadline, answers alone. Around `Model` there is only this: no ari
 import asyncio
 import itertools
 import logging
-import math
-import os
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Mapping
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from threading import TIMEOUT_MAX, Lock, RLock
+from threading import Lock, RLock
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_runtime.account import Account
 from hrm_runtime.artifact import load
 from hrm_runtime.bars import Bar, Bars
 from hrm_runtime.contract import Contract
-from hrm_runtime.decision import Decision, Reason, hold
+from hrm_runtime.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.dispatch import Dispatcher
 from hrm_runtime.errors import (
     BadInput,
@@ -43,37 +40,31 @@ from hrm_runtime.errors import (
     UnknownTimeframe,
     Untrusted,
 )
-from hrm_runtime.guards import Breaker, KillSwitch
-from hrm_runtime.health import Health, Statistics, StreamHealth
-from hrm_runtime.hours import TradingHours
-from hrm_runtime.journal import (
+from hrm_runtime.events import (
     CAUSES,
     Control,
     Controlled,
     Decided,
     Event,
     Fed,
-    Journal,
     Line,
     Loaded,
     Taken,
 )
+from hrm_runtime.guards import Breaker, KillSwitch
+from hrm_runtime.health import Health, Statistics, StreamHealth
+from hrm_runtime.jobs import Ask, Company, Feed, Question, Series
+from hrm_runtime.journal import Journal
+from hrm_runtime.live_settings import LiveSettings
 from hrm_runtime.log import log
 from hrm_runtime.machine import resident_megabytes
 from hrm_runtime.model import Model, Outputs, decisions
-from hrm_runtime.session import Stop
-from hrm_runtime.stream import Stream
 
 FAILURES: Final = frozenset({Reason.ERROR, Reason.NON_FINITE, Reason.DEADLINE})
 """Reasons that the breaker counts: this process failed, not its input."""
 
-_LATEST_S: Final = 60.0
-
 _TRIAL_CAPITAL: Final = 1e6
 """Of the account on which an artifact is tried where a stream has had none."""
-
-_DOCUMENTED: Final = ("deadline", "clock_skew", "failures", "workers", "batch", "streams")
-"""Settings that are written as they are."""
 
 _LEVELS: Final[Mapping[Reason, int]] = {
     Reason.OK: logging.DEBUG,
@@ -82,181 +73,6 @@ _LEVELS: Final[Mapping[Reason, int]] = {
     Reason.ERROR: logging.ERROR,
 }
 """How loud a decision is; others are warnings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveSettings:
-    """How an engine trades; every default is on the safe side.
-
-    Attributes:
-        hours: which bars there should be, hence what a gap is and when a bar is closed.
-        deadline: seconds from call to answer; later is HOLD.
-        stale_after: seconds after a bar's close in which a decision at it is still worth having,
-            by timeframe; half a bar, at most a minute, for those not named.
-        clock_skew: seconds by which this machine's clock may be behind the feed's.
-        failures: in a row that open the breaker.
-        rollback_after: failures in a row, fewer than those, after which an artifact that was
-            loaded meanwhile is replaced by the one before it; None leaves that to an operator.
-        kill_file: a file whose existence stops all trading.
-        strict: raise what is wrong instead of answering HOLD.
-        workers: threads that decide.
-        batch: decisions that one pass may make together when many wait.
-        streams: series of bars that may be open.
-        clock: epoch seconds.
-
-    Raises:
-        BadInput: a setting out of range.
-    """
-
-    hours: TradingHours = field(default_factory=TradingHours)
-    deadline: float = 1.0
-    stale_after: Mapping[str, float] = field(default_factory=dict)
-    clock_skew: float = 2.0
-    failures: int = 3
-    rollback_after: int | None = None
-    kill_file: str | Path | None = None
-    strict: bool = False
-    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
-    batch: int = 8
-    streams: int = 1000
-    clock: Callable[[], float] = time.time
-
-    def __post_init__(self) -> None:
-        for name, fits, expected in (
-            ("hours", isinstance(self.hours, TradingHours), "TradingHours"),
-            ("stale_after", isinstance(self.stale_after, Mapping), "seconds by timeframe"),
-            ("kill_file", isinstance(self.kill_file, str | Path | None), "a path"),
-            ("clock", callable(self.clock), "a callable"),
-        ):
-            if not fits:
-                raise BadInput(f"{name}: expected {expected}, found {getattr(self, name)!r}")
-        for name, least in (("failures", 1), ("workers", 1), ("batch", 1), ("streams", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise BadInput(f"{name}: expected at least {least}, found {value!r}")
-        limit = self.rollback_after
-        if limit is not None and (type(limit) is not int or not 1 <= limit < self.failures):
-            raise BadInput(
-                f"rollback_after: expected at least 1 and less than failures ({self.failures}), "
-                f"found {limit!r}"
-            )
-        seconds = {"deadline": self.deadline, "clock_skew": self.clock_skew}
-        seconds |= {f"stale_after[{name!r}]": value for name, value in self.stale_after.items()}
-        for name, value in seconds.items():
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise BadInput(f"{name}: expected seconds, found {value!r}")
-        if not 0 < self.deadline <= TIMEOUT_MAX:
-            raise BadInput(
-                f"deadline: expected more than 0 and at most {TIMEOUT_MAX:g} seconds, found "
-                f"{self.deadline!r}"
-            )
-
-    def document(self) -> dict[str, Any]:
-        """What a decision depends on, as JSON."""
-        return {
-            "hours": self.hours.document(),
-            "stale_after": dict(self.stale_after),
-            **{name: getattr(self, name) for name in _DOCUMENTED},
-        }
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Settings as `document` gave them; others have their defaults.
-
-        Raises:
-            BadInput: not such a document.
-        """
-        try:
-            return cls(**{**document, "hours": TradingHours(**document["hours"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"settings: expected those of an engine: {error}") from error
-
-    def stream(self, line: Line, contract: Contract) -> Stream:
-        """A new stream of (instrument, timeframe), without bars.
-
-        Raises:
-            UnknownInstrument, UnknownTimeframe: the contract does not allow it.
-        """
-        contract.instrument(line[0])
-        seconds = contract.timeframe_seconds(line[1])
-        return Stream(seconds, self.hours, contract, self.clock_skew)
-
-    def latest(self, timeframe: str, seconds: int) -> float:
-        """Seconds after its close in which a bar of `timeframe` may be decided at."""
-        return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))
-
-
-class _Ask:
-    """A bar and an account on their way to a decision. It is answered once: by who claims it."""
-
-    def __init__(self, bar: Any, account: Any) -> None:
-        self.line: Line = ("", "")
-        self.bar = dict(bar) if type(bar) is dict else bar  # the caller may change its own
-        self.account = dict(account) if type(account) is dict else account
-        self.started = time.perf_counter()
-        self.answer: Future[Decision] = Future()
-        self.trouble: BaseException | None = None
-        self.at = math.nan
-        self.stamp: int | None = None
-        self.read: Account | None = None
-        self.company: _Company | None = None
-        self._claim = Lock()
-
-    def claim(self) -> bool:
-        """Whether the caller may answer; True once."""
-        return self._claim.acquire(blocking=False)
-
-    @property
-    def claimed(self) -> bool:
-        return self._claim.locked()
-
-
-class _Company:
-    """The asks that one pass of the graph is run for, and what stops it when all are gone."""
-
-    def __init__(self, asks: list[_Ask]) -> None:
-        self.stop = Stop()
-        self._asks = asks
-
-    @property
-    def deserted(self) -> bool:
-        return all(ask.claimed for ask in self._asks)
-
-
-class _Feed:
-    """Bars on their way into a stream."""
-
-    def __init__(self, line: Line, bars: Bars) -> None:
-        self.line = line
-        self.bars = bars
-        self.done: Future[None] = Future()
-
-
-@dataclass(eq=False)
-class _Series:
-    """A stream and the last ask at its newest bar that could be decided."""
-
-    stream: Stream
-    asked: _Ask | None = None
-    account: Account | None = None
-    reason: Reason | None = None
-    message: str | None = None
-
-    def remembered(self, stamp: int, account: Account) -> _Ask | None:
-        """The ask of the same bar and account, if it was answered."""
-        ask = self.asked
-        if ask is None or (ask.stamp, ask.read) != (stamp, account):
-            return None
-        return ask if ask.answer.done() and not ask.answer.cancelled() else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """An ask that may be decided, as the network takes it."""
-
-    ask: _Ask
-    account: Account
-    inputs: tuple[npt.NDArray[Any], ...]
 
 
 class LiveEngine:
@@ -285,7 +101,7 @@ class LiveEngine:
         self._kill = KillSwitch(self.settings.kill_file)
         self._breaker = Breaker(self.settings.failures)
         self._statistics = Statistics()
-        self._series: dict[Line, _Series] = {}
+        self._series: dict[Line, Series] = {}
         self._changing = Lock()
         self._swapping = Lock()
         self._before: Model | None = None
@@ -297,7 +113,7 @@ class LiveEngine:
         if journal is not None:
             loaded = Loaded(time.time(), model.id, model.contract.name, "started")
             journal.begin(self.settings.document(), loaded)
-        self._dispatcher: Dispatcher[_Ask | _Feed] = Dispatcher(
+        self._dispatcher: Dispatcher[Ask | Feed] = Dispatcher(
             self._work, self.settings.workers, self.settings.batch
         )
 
@@ -321,7 +137,7 @@ class LiveEngine:
         """
         if not isinstance(bars, Bars):
             bars = Bars.of_one(bars) if isinstance(bars, Bar) else Bars.of(bars)
-        job = _Feed(_line(instrument, timeframe), bars)
+        job = Feed(_line(instrument, timeframe), bars)
         self._dispatcher.submit(job)
         job.done.result()
 
@@ -382,7 +198,7 @@ class LiveEngine:
         Raises:
             HrmError: `why`, with strict settings; as InferenceFailed where it is something else.
         """
-        ask = _Ask(None, None)
+        ask = Ask(None, None)
         try:
             ask.line = _line(instrument, timeframe)
         except Exception as error:  # as in decide
@@ -516,8 +332,8 @@ class LiveEngine:
 
     # from call to answer
 
-    def _ask(self, bar: Any, account: Any, instrument: str, timeframe: str) -> _Ask:
-        ask = _Ask(bar, account)
+    def _ask(self, bar: Any, account: Any, instrument: str, timeframe: str) -> Ask:
+        ask = Ask(bar, account)
         try:
             ask.line = _line(instrument, timeframe)
             self._dispatcher.submit(ask)
@@ -525,17 +341,17 @@ class LiveEngine:
             self._trouble(ask, error)
         return ask
 
-    def _left(self, ask: _Ask) -> float:
+    def _left(self, ask: Ask) -> float:
         """Seconds until the deadline."""
         return self.settings.deadline - (time.perf_counter() - ask.started)
 
-    def _expire(self, ask: _Ask) -> None:
+    def _expire(self, ask: Ask) -> None:
         self._trouble(
             ask,
             Untrusted(Reason.DEADLINE, f"expected a decision within {self.settings.deadline:g} s"),
         )
 
-    def _leave(self, ask: _Ask) -> None:
+    def _leave(self, ask: Ask) -> None:
         """Stop the pass that is run for `ask` if nobody waits for it any more.
 
         An ask that was given up, by a cancelled task or an interrupt, counts for nothing.
@@ -544,7 +360,7 @@ class LiveEngine:
         if ask.company is not None and ask.company.deserted:
             ask.company.stop.set()
 
-    def _deliver(self, ask: _Ask, decision: Decision) -> Decision:
+    def _deliver(self, ask: Ask, decision: Decision) -> Decision:
         trouble = ask.trouble
         if trouble is None or not self.settings.strict:
             return decision
@@ -552,13 +368,13 @@ class LiveEngine:
             raise trouble
         raise InferenceFailed(f"{type(trouble).__name__}: {_told(trouble)}") from trouble
 
-    def _trouble(self, ask: _Ask, error: BaseException) -> None:
+    def _trouble(self, ask: Ask, error: BaseException) -> None:
         """Answer HOLD because of `error`."""
         self._answer(ask, hold(reason_of(error), self._model.id), error)
 
     def _answer(
         self,
-        ask: _Ask,
+        ask: Ask,
         decision: Decision,
         trouble: BaseException | None = None,
         *,
@@ -631,7 +447,7 @@ class LiveEngine:
         return None
 
     def _log(
-        self, ask: _Ask, decision: Decision, trouble: BaseException | None, told: str | None
+        self, ask: Ask, decision: Decision, trouble: BaseException | None, told: str | None
     ) -> None:
         unexpected = decision.reason is Reason.ERROR and not isinstance(trouble, HrmError)
         log(
@@ -651,11 +467,11 @@ class LiveEngine:
 
     # what workers do
 
-    def _work(self, jobs: list[_Ask | _Feed]) -> None:
+    def _work(self, jobs: list[Ask | Feed]) -> None:
         model = self._model
         questions = []
         for job in jobs:
-            if isinstance(job, _Feed):
+            if isinstance(job, Feed):
                 self._take_feed(job, model.contract)
             else:
                 try:
@@ -667,7 +483,7 @@ class LiveEngine:
         if questions:
             self._infer(model, questions)
 
-    def _take_feed(self, job: _Feed, contract: Contract) -> None:
+    def _take_feed(self, job: Feed, contract: Contract) -> None:
         try:
             series = self._series_of(job.line, contract)
             now = self.settings.clock()
@@ -680,7 +496,7 @@ class LiveEngine:
         else:
             job.done.set_result(None)
 
-    def _question(self, ask: _Ask, model: Model) -> _Question | None:
+    def _question(self, ask: Ask, model: Model) -> Question | None:
         """Add the bar; what the network is asked, or None where the answer is known."""
         ask.at = now = self.settings.clock()
         series = self._taken(ask, model.contract, now)
@@ -707,9 +523,9 @@ class LiveEngine:
         if barred is not None:
             raise barred
         inputs = model.inputs(stream.rows, account, instrument=instrument, timeframe=timeframe)
-        return _Question(ask, account, inputs)
+        return Question(ask, account, inputs)
 
-    def _taken(self, ask: _Ask, contract: Contract, now: float) -> _Series:
+    def _taken(self, ask: Ask, contract: Contract, now: float) -> Series:
         """Add the bar; its series."""
         try:
             series = self._series_of(ask.line, contract)
@@ -726,8 +542,8 @@ class LiveEngine:
             self._record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
         return series
 
-    def _infer(self, model: Model, questions: list[_Question]) -> None:
-        company = _Company([question.ask for question in questions])
+    def _infer(self, model: Model, questions: list[Question]) -> None:
+        company = Company([question.ask for question in questions])
         for question in questions:
             question.ask.company = company
         questions = [question for question in questions if not question.ask.claimed]
@@ -767,11 +583,11 @@ class LiveEngine:
                 float(last["h_residual"][row, -1]),
             )
 
-    def _series_of(self, line: Line, contract: Contract) -> _Series:
+    def _series_of(self, line: Line, contract: Contract) -> Series:
         """The series of `line`; a new one, to be kept, where the contract allows it."""
         series = self._series.get(line)
         if series is None:
-            series = _Series(self.settings.stream(line, contract))
+            series = Series(self.settings.stream(line, contract))
         return series
 
     def _try(self, model: Model) -> None:
@@ -816,7 +632,7 @@ class LiveEngine:
         finally:
             self._swapping.release()
 
-    def _keep(self, line: Line, series: _Series) -> None:
+    def _keep(self, line: Line, series: Series) -> None:
         """Keep a series that has bars: names that never had one take no place."""
         if line in self._series or series.stream.bars is None:
             return
@@ -827,7 +643,7 @@ class LiveEngine:
             self._series[line] = series
 
     @staticmethod
-    def _require_known(contract: Contract, line: Line, series: _Series) -> None:
+    def _require_known(contract: Contract, line: Line, series: Series) -> None:
         contract.instrument(line[0])
         seconds = contract.timeframe_seconds(line[1])
         if seconds != series.stream.seconds:
@@ -836,7 +652,7 @@ class LiveEngine:
                 f"now, found {seconds} s"
             )
 
-    def _stream_health(self, series: _Series) -> StreamHealth:
+    def _stream_health(self, series: Series) -> StreamHealth:
         bars = series.stream.bars
         assert bars is not None, "series without are not kept"
         return StreamHealth(
@@ -871,14 +687,3 @@ def _told(error: BaseException) -> str:
         return str(error)
     except Exception:
         return type(error).__name__
-
-
-def reason_of(error: BaseException) -> Reason:
-    """Which reason an error is."""
-    if isinstance(error, Untrusted) and error.reason in set(Reason):
-        return Reason(error.reason)
-    if isinstance(error, UnknownInstrument):
-        return Reason.UNKNOWN_INSTRUMENT
-    if isinstance(error, UnknownTimeframe):
-        return Reason.UNKNOWN_TIMEFRAME
-    return Reason.BAD_INPUT if isinstance(error, BadInput) else Reason.ERROR

@@ -21,16 +21,8 @@ from hrm_runtime.actions import Action
 from hrm_runtime.bars import REQUIRED, Bar, Bars, Cleaning
 from hrm_runtime.decision import Decision, Reason
 from hrm_runtime.errors import BadInput, JournalUnreadable
-from hrm_runtime.journal import (
-    FORMAT_VERSION,
-    LARGEST_VALUE,
-    SCHEMA,
-    Control,
-    Line,
-    files_in,
-)
-
-_TABLES: Final = ("artifact", "control", "feed", "bar", "decision")
+from hrm_runtime.events import FORMAT_VERSION, LARGEST_VALUE, SCHEMA, TABLES, Control, Line
+from hrm_runtime.journal import files_in
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "INTEGER": (int,),
@@ -179,7 +171,7 @@ class JournalFile:
         Raises:
             JournalUnreadable: damaged, or a value that this library does not write.
         """
-        merged = heapq.merge(*map(self._table, _TABLES), key=attrgetter("event"))
+        merged = heapq.merge(*map(self._table, TABLES.values()), key=attrgetter("event"))
         try:
             for number, record in enumerate(merged, 1):
                 if record.event != number:
@@ -291,6 +283,6 @@ def _own() -> tuple[
                     f"PRAGMA table_info({table})"
                 )
             }
-            for table in _TABLES
+            for table in TABLES.values()
         }
         return _schema(connection), columns

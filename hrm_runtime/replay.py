@@ -20,11 +20,11 @@ import numpy as np
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action
 from hrm_runtime.contract import Contract
-from hrm_runtime.decision import Decision, Reason, hold
-from hrm_runtime.engine import LiveSettings, reason_of
+from hrm_runtime.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
-from hrm_runtime.journal import CAUSES, STATES, Control, Line, Outputs, packed
+from hrm_runtime.events import CAUSES, STATES, Control, Line, Outputs, packed
 from hrm_runtime.journal_reader import JournalFile, Record, journal_files
+from hrm_runtime.live_settings import LiveSettings
 from hrm_runtime.model import Model, decisions
 from hrm_runtime.stream import Stream
 

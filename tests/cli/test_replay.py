@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import SAFETY_S, Clock, bar_at
+from live import ON, SAFETY_S, Clock, bar_at
 from rich.console import Console
 from synthetic import ACCOUNTS, random_bars
 from typer.testing import CliRunner
@@ -30,11 +30,10 @@ def journal(tmp_path: Path) -> Path:
     """Three decisions: two of the network and a repeat."""
     bars, clock = random_bars(207, seed=3), Clock(1_700_630_400.0)
     how = LiveSettings(clock=clock, deadline=SAFETY_S)
-    on = {"instrument": "Alpha", "timeframe": "5"}
     with LiveEngine(load(ARTIFACT), how, Journal(tmp_path / "journal")) as engine:
-        engine.feed(bars[:-1], **on)
+        engine.feed(bars[:-1], **ON)
         for side in ("flat", "flat", "long"):
-            engine.decide(bar_at(bars, -1), ACCOUNTS[side], **on)
+            engine.decide(bar_at(bars, -1), ACCOUNTS[side], **ON)
     return tmp_path / "journal"
 
 

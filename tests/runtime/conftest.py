@@ -1,7 +1,7 @@
 """What the runtime's tests share: the frozen artifact, loaded once, and copies of it to damage."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
-from live import SAFETY_S, Clock
+from live import BARS, BETA, ON, SAFETY_S, Clock, Live, WatchedStop
 from random_windows import Windows, random_windows
 
 from hrm_runtime import Contract, LiveEngine, LiveSettings, Model, load
@@ -56,7 +56,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def live(model: Model, clock: Clock) -> Iterator[Callable[..., LiveEngine]]:
+def live(model: Model, clock: Clock) -> Iterator[Live]:
     """Makes engines of the frozen artifact, or of another model; they are closed afterwards."""
     with ExitStack() as engines:
 
@@ -65,3 +65,30 @@ def live(model: Model, clock: Clock) -> Iterator[Callable[..., LiveEngine]]:
             return engines.enter_context(LiveEngine(of, given))
 
         yield engine
+
+
+@pytest.fixture
+def engine(live: Live) -> LiveEngine:
+    """Fed with all but the newest of `BARS`, which has just been closed."""
+    engine = live()
+    engine.feed(BARS[:-1], **ON)
+    return engine
+
+
+@pytest.fixture
+def fed(live: Live) -> Live:
+    """As `live`; the engines are fed with all but the newest of `BARS`, in two streams."""
+
+    def engine(*args: Any, **settings: Any) -> LiveEngine:
+        engine = live(*args, **settings)
+        engine.feed(BARS[:-1], **ON)
+        engine.feed(BARS[:-1], **BETA)
+        return engine
+
+    return engine
+
+
+@pytest.fixture
+def watched_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stops of runs tell when they were set."""
+    monkeypatch.setattr("hrm_runtime.jobs.Stop", WatchedStop)

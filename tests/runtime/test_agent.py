@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
 from host import Observation, observed
-from live import Clock, Puppet, changed
+from live import FLAT, ON, Clock, Puppet, changed, message
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
@@ -43,8 +43,6 @@ from hrm_runtime.contract import MODEL
 from hrm_runtime.model import Outputs
 
 BARS = random_bars(260, seed=21)
-FLAT = ACCOUNTS["flat"]
-ON = {"instrument": "Alpha", "timeframe": "5"}
 HOLD = (4, 1.0)
 LATER = Clock(BARS.datetime[-1] + 86_400.0)
 
@@ -85,11 +83,6 @@ def in_float32(account: Account) -> Account:
     """What is left of an account in an observation."""
     values = observed(BARS, account)[-6:].tolist()
     return Account(**dict(zip(ACCOUNT_VALUES, values, strict=True)))
-
-
-def message(engine: LiveEngine) -> str | None:
-    """What was wrong with the last decision."""
-    return engine.health().streams["Alpha", "5"].message
 
 
 def wanting(action: Action, model: Model) -> Model:
@@ -436,7 +429,7 @@ def test_a_normalised_observation_is_hold_and_says_so(
         decision = agent_of(engine).decide(normalised(bars))
     assert (decision.action, decision.quantity, decision.reason) == (4, 1.0, "bad_input")
     advice = "it looks normalised; give raw observations, or the callables bars and account"
-    assert (message(engine) or "").endswith(advice)
+    assert message(engine).endswith(advice)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     fields = vars(caplog.records[0])["hrm"]
     assert (fields["why"], fields["reason"]) == (message(engine), "bad_input")
@@ -637,7 +630,7 @@ def test_callables_that_cannot_be_trusted_are_hold(
 def test_a_missed_bar_that_is_not_closed_is_hold_with_reason_future(start: Start) -> None:
     engine = start(BARS[:-9], clock=Clock(BARS.datetime[-10] + 300.0))
     assert giving(engine, BARS).decide(None).reason is Reason.FUTURE
-    assert (message(engine) or "").startswith("bar: expected one closed by 2023-11-22 04:35 UTC")
+    assert message(engine).startswith("bar: expected one closed by 2023-11-22 04:35 UTC")
 
 
 @pytest.mark.parametrize("given", [BARS, BARS.newest()], ids=["missed bars", "a bar"])

@@ -9,14 +9,28 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from live import Clock, Puppet, bar_at, raising, unknown_allowed
-from synthetic import ACCOUNTS, random_bars
+from live import (
+    BARS,
+    BEFORE,
+    FLAT,
+    NEEDED,
+    NEWEST,
+    ON,
+    Clock,
+    Live,
+    Puppet,
+    bar_at,
+    columns,
+    message,
+    raising,
+    unknown_allowed,
+)
+from synthetic import ACCOUNTS
 
 from hrm_runtime import (
     Account,
     BadInput,
     Bar,
-    Bars,
     InferenceFailed,
     LiveEngine,
     LiveSettings,
@@ -26,34 +40,6 @@ from hrm_runtime import (
     UnknownTimeframe,
 )
 from hrm_runtime.decision import hold
-
-BARS = random_bars(260, seed=3)
-NEWEST = bar_at(BARS, -1)
-BEFORE = bar_at(BARS, -2)
-FLAT = ACCOUNTS["flat"]
-ON = {"instrument": "Alpha", "timeframe": "5"}
-LINE = ("Alpha", "5")
-NEEDED = 205
-
-Live = Callable[..., LiveEngine]
-
-
-def columns(bars: Bars) -> dict[str, Any]:
-    return {name: getattr(bars, name) for name in ("datetime", "open", "high", "low", "close")}
-
-
-def message(engine: LiveEngine, line: tuple[str, str] = LINE) -> str:
-    """What was wrong with the last decision."""
-    return engine.health().streams[line].message or "nothing"
-
-
-@pytest.fixture
-def engine(live: Live) -> LiveEngine:
-    """Fed with all but the newest of `BARS`, which has just been closed."""
-    engine = live()
-    engine.feed(BARS[:-1], **ON)
-    return engine
-
 
 # what it decides
 

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 from live import (
+    FLAT,
     SAFETY_S,
     Gate,
     Hanging,
+    Live,
     Puppet,
-    WatchedStop,
+    account,
     bar_at,
     changed,
     deadline_passes,
     in_turn,
     raising,
     unknown_allowed,
+    with_deadline,
 )
 from synthetic import ACCOUNTS, random_bars
 
@@ -35,12 +38,12 @@ from hrm_runtime import (
 from hrm_runtime.decision import hold
 from hrm_runtime.model import Outputs
 
-FLAT = ACCOUNTS["flat"]
 KINDS = list(ACCOUNTS.values())
+pytestmark = pytest.mark.usefixtures("watched_stops")
+
 LATER = 5
 """Bars of each series that are not fed but decided at."""
 
-Live = Callable[..., LiveEngine]
 Series = dict[str, Bars]
 
 
@@ -69,11 +72,6 @@ def fed(live: Live, series: Series) -> Live:
     return engine
 
 
-@pytest.fixture(autouse=True)
-def watched_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hrm_runtime.engine.Stop", WatchedStop)
-
-
 def on(name: str) -> dict[str, str]:
     return {"instrument": name, "timeframe": "5"}
 
@@ -81,10 +79,6 @@ def on(name: str) -> dict[str, str]:
 def expected(model: Model, bars: Bars, number: int, account: Account) -> Decision:
     """What the model decides at one of the last bars."""
     return model.decide(bars[: len(bars) + number + 1], account, **on("any"))
-
-
-def with_deadline(engine: LiveEngine, seconds: float) -> None:
-    engine.settings = replace(engine.settings, deadline=seconds)
 
 
 # threads
@@ -128,14 +122,12 @@ def test_one_stream_is_never_decided_for_twice_at_once(
 
     def ask(number: int) -> Decision:
         start.wait(SAFETY_S)
-        account = replace(FLAT, capital=1000.0 + number)
-        return engine.decide(bar_at(series["S0"], -LATER), account, **on("S0"))
+        return engine.decide(bar_at(series["S0"], -LATER), account(number), **on("S0"))
 
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(ask, range(16)))
     assert found == [
-        expected(open_model, series["S0"], -LATER, replace(FLAT, capital=1000.0 + number))
-        for number in range(16)
+        expected(open_model, series["S0"], -LATER, account(number)) for number in range(16)
     ]
     assert crowded == [False] * 16
 
@@ -184,7 +176,7 @@ def test_an_interrupted_call_stops_its_run(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hrm_runtime.engine.Future", Interrupted)
+        patch.setattr("hrm_runtime.jobs.Future", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             engine.decide(bar, FLAT, **on("S0"))
     assert hanging.stop.was_set.is_set()

@@ -5,23 +5,31 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from live import (
+    BARS,
+    BETA,
+    FLAT,
+    LINE,
+    NEWEST,
+    ON,
     SAFETY_S,
     Clock,
     Gate,
+    Live,
     Puppet,
+    account,
+    answer,
     bar_at,
     changed,
     raising,
+    reasons,
     set_to,
     unknown_allowed,
+    with_deadline,
 )
-from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
     Decision,
@@ -33,46 +41,6 @@ from hrm_runtime import (
 )
 from hrm_runtime.health import BOUNDS_MS, Thinking
 from hrm_runtime.model import Outputs, segments_of
-
-BARS = random_bars(260, seed=3)
-NEWEST = bar_at(BARS, -1)
-FLAT = ACCOUNTS["flat"]
-ON = {"instrument": "Alpha", "timeframe": "5"}
-BETA = {"instrument": "Beta", "timeframe": "5"}
-LINE = ("Alpha", "5")
-
-Live = Callable[..., LiveEngine]
-
-
-@pytest.fixture
-def fed(live: Live) -> Live:
-    """As `live`; the engines are fed with all but the newest of `BARS`, in two streams."""
-
-    def engine(*args: Any, **settings: Any) -> LiveEngine:
-        engine = live(*args, **settings)
-        engine.feed(BARS[:-1], **ON)
-        engine.feed(BARS[:-1], **BETA)
-        return engine
-
-    return engine
-
-
-def account(number: int) -> Any:
-    """Another one for each number, so that no decision is remembered."""
-    return replace(FLAT, capital=1000.0 + number)
-
-
-def answer(engine: LiveEngine, number: int = 0) -> Decision:
-    return engine.decide(NEWEST, account(number), **ON)
-
-
-def reasons(engine: LiveEngine, *numbers: int) -> list[str]:
-    return [answer(engine, number).reason.value for number in numbers]
-
-
-def with_deadline(engine: LiveEngine, seconds: float) -> None:
-    engine.settings = replace(engine.settings, deadline=seconds)
-
 
 # health
 

@@ -1,11 +1,24 @@
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
-from live import Clock, bar_at, unknown_allowed
+from live import (
+    BARS,
+    BEFORE,
+    FLAT,
+    LINE,
+    NEEDED,
+    NEWEST,
+    ON,
+    Clock,
+    Live,
+    bar_at,
+    columns,
+    message,
+    unknown_allowed,
+)
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
@@ -27,37 +40,10 @@ from hrm_runtime import (
 from hrm_runtime.actions import Action
 from hrm_runtime.decision import hold
 
-BARS = random_bars(260, seed=3)
-NEWEST = bar_at(BARS, -1)
-BEFORE = bar_at(BARS, -2)
-FLAT = ACCOUNTS["flat"]
-ON = {"instrument": "Alpha", "timeframe": "5"}
-LINE = ("Alpha", "5")
-NEEDED = 205
-
-Live = Callable[..., LiveEngine]
-
-
-def columns(bars: Bars) -> dict[str, Any]:
-    return {name: getattr(bars, name) for name in ("datetime", "open", "high", "low", "close")}
-
 
 def without(bars: Bars, number: int) -> Bars:
     """`bars` with one of them left out."""
     return Bars(**{name: np.delete(column, number) for name, column in columns(bars).items()})
-
-
-def message(engine: LiveEngine, line: tuple[str, str] = LINE) -> str:
-    """What was wrong with the last decision."""
-    return engine.health().streams[line].message or "nothing"
-
-
-@pytest.fixture
-def engine(live: Live) -> LiveEngine:
-    """Fed with all but the newest of `BARS`, which has just been closed."""
-    engine = live()
-    engine.feed(BARS[:-1], **ON)
-    return engine
 
 
 # bars that do not belong

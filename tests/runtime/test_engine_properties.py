@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live import SAFETY_S, Clock, bar_at
+from live import ON, SAFETY_S, Clock, bar_at
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
@@ -25,7 +25,6 @@ from hrm_runtime.actions import LEGAL, SAFE_QUANTITY, Action
 
 BARS = random_bars(215, seed=3)
 FED = 206
-ON = {"instrument": "Alpha", "timeframe": "5"}
 
 SOUND = settings(
     deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
-from live import Gate, Puppet, bar_at, changed, in_turn, raising, unknown_allowed
-from synthetic import ACCOUNTS, random_bars
+from live import (
+    BARS,
+    FLAT,
+    NEWEST,
+    ON,
+    Gate,
+    Live,
+    Puppet,
+    answer,
+    changed,
+    in_turn,
+    raising,
+    reasons,
+    unknown_allowed,
+)
 
 from hrm_runtime import (
     ArtifactDamaged,
@@ -18,16 +30,8 @@ from hrm_runtime import (
     LiveEngine,
     LiveSettings,
     Model,
-    Reason,
     load,
 )
-
-BARS = random_bars(260, seed=3)
-NEWEST = bar_at(BARS, -1)
-FLAT = ACCOUNTS["flat"]
-ON = {"instrument": "Alpha", "timeframe": "5"}
-
-Live = Callable[..., LiveEngine]
 
 
 @pytest.fixture
@@ -46,15 +50,6 @@ def fed(live: Live) -> Live:
 def other(model: Model) -> Model:
     """An artifact that decides otherwise."""
     return unknown_allowed(model, quantity=replace(model.contract.quantity, max=4.0))
-
-
-def answer(engine: LiveEngine, number: int = 0) -> Decision:
-    """At the newest bar, for an account of its own."""
-    return engine.decide(NEWEST, replace(FLAT, capital=1000.0 + number), **ON)
-
-
-def reasons(engine: LiveEngine, *numbers: int) -> list[Reason]:
-    return [answer(engine, number).reason for number in numbers]
 
 
 # to another artifact

@@ -42,19 +42,8 @@ from live import SAFETY_S
 
 from hrm_runtime import Account, Action, BadInput, Bar, Bars, Reason
 from hrm_runtime.decision import Decision
-from hrm_runtime.journal import (
-    Control,
-    Controlled,
-    Decided,
-    Event,
-    Fed,
-    Journal,
-    Loaded,
-    Taken,
-    _File,
-    files_in,
-    packed,
-)
+from hrm_runtime.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken, packed
+from hrm_runtime.journal import Journal, _File, files_in
 from hrm_runtime.journal_reader import JournalFile
 from hrm_runtime.machine import machine
 

@@ -30,7 +30,8 @@ from journalled import (
 from live import SAFETY_S
 
 from hrm_runtime import JournalUnreadable
-from hrm_runtime.journal import Fed, Journal, files_in
+from hrm_runtime.events import Fed
+from hrm_runtime.journal import Journal, files_in
 from hrm_runtime.journal_reader import JournalFile, Record, journal_files
 
 UNIQUE = {name: event for name, event in EVENTS.items() if name != "artifact"}

@@ -5,7 +5,6 @@ import re
 import shutil
 import sqlite3
 import struct
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -18,13 +17,17 @@ import pytest
 from artifact_copy import ArtifactCopy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from journalled import eventually
 from live import (
+    BARS,
+    BETA,
+    FLAT,
+    ON,
     SAFETY_S,
     Clock,
     Gate,
     Hanging,
     Puppet,
-    WatchedStop,
     bar_at,
     deadline_passes,
     raising,
@@ -48,15 +51,12 @@ from hrm_runtime import (
 from hrm_runtime import journal as journals
 from hrm_runtime.replay import Difference, Replayed, replay
 
-BARS = random_bars(260, seed=3)
 FED = 206
 OLD = bar_at(BARS, FED - 1)
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 NOON = 1_700_630_400.0
-ON = {"instrument": "Alpha", "timeframe": "5"}
-BETA = {"instrument": "Beta", "timeframe": "5"}
 SLOW = {"instrument": "Alpha", "timeframe": "15"}
-FLAT, LONG = ACCOUNTS["flat"], ACCOUNTS["long"]
+LONG = ACCOUNTS["long"]
 
 Record = Callable[..., LiveEngine]
 
@@ -98,18 +98,11 @@ def fed(engine: LiveEngine, count: int = FED, **names: str) -> LiveEngine:
     return engine
 
 
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + SAFETY_S
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def written(engine: LiveEngine) -> None:
     """Until all that happened is on the disk."""
     journal = engine._journal
     assert journal is not None
-    until(lambda: not journal._queue.qsize() and not journal._pending)
+    eventually(lambda: not journal._queue.qsize() and not journal._pending)
 
 
 # what happened is equal
@@ -337,9 +330,10 @@ def test_what_the_breaker_stopped_is_held_to_failures(
 
 
 @pytest.fixture
-def late(record: Record, model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def late(
+    record: Record, model: Model, folder: Path, watched_stops: None, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A journal whose first decision missed its deadline, and its repeat."""
-    monkeypatch.setattr("hrm_runtime.engine.Stop", WatchedStop)
     hanging = Hanging()
     with record(Puppet(model, hanging), deadline=1e-6) as engine:
         fed(engine)
@@ -400,7 +394,7 @@ def test_what_was_decided_together_is_decided_again_alone(
         gate.wait()
         asked += [pool.submit(engine.decide, bar_at(BARS, -1), LONG, **BETA)]
         asked += [pool.submit(engine.decide, bar_at(slow, -1), FLAT, **SLOW)]
-        until(lambda: engine._dispatcher.waiting == 2)
+        eventually(lambda: engine._dispatcher.waiting == 2)
         gate.open()
         assert [one.result(SAFETY_S).reason for one in asked] == 3 * [Reason.OK]
     assert puppet.batches[0] == 1
@@ -542,7 +536,7 @@ def test_events_that_were_lost_are_counted_and_the_rest_is_decided_again(
         full[0] = False
         journal = engine._journal
         assert journal is not None
-        until(lambda: not journal._full)
+        eventually(lambda: not journal._full)
         written(engine)
         made = [tell(engine, bar_at(BARS, FED + 4))]
         written(engine)

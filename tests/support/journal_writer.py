@@ -5,7 +5,8 @@ from itertools import count
 
 from journalled import BARS, LINE, LOADED, SETTINGS, decided, taken
 
-from hrm_runtime.journal import Fed, Journal
+from hrm_runtime.events import Fed
+from hrm_runtime.journal import Journal
 
 
 def main(folder: str) -> None:

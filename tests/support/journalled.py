@@ -16,18 +16,8 @@ from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Account, Action, Bars, Reason
 from hrm_runtime.decision import Decision, hold
-from hrm_runtime.journal import (
-    Control,
-    Controlled,
-    Decided,
-    Event,
-    Fed,
-    Journal,
-    Loaded,
-    Taken,
-    _File,
-    files_in,
-)
+from hrm_runtime.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken
+from hrm_runtime.journal import Journal, _File, files_in
 from hrm_runtime.journal_reader import JournalFile, Record
 
 SETTINGS = {"deadline": 1.0, "hours": {"zone": "Asia/Kolkata"}}

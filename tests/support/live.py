@@ -6,13 +6,35 @@ from threading import Event
 from typing import Any
 
 import pytest
+from synthetic import ACCOUNTS, random_bars
 
-from hrm_runtime import Bar, Bars, LiveEngine, Model
+from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, Model
 from hrm_runtime.model import Outputs
 from hrm_runtime.session import Stop
 
 SAFETY_S = 60.0
 """Longer than anything takes; where it runs out, a test has failed."""
+
+
+Live = Callable[..., LiveEngine]
+"""Makes engines."""
+
+
+def bar_at(bars: Bars, number: int) -> Bar:
+    """One of `bars`; from the end where `number` is negative."""
+    number %= len(bars)
+    return bars[number : number + 1].newest()
+
+
+BARS = random_bars(260, seed=3)
+NEWEST = bar_at(BARS, -1)
+BEFORE = bar_at(BARS, -2)
+NEEDED = 205
+"""Bars that the frozen artifact needs for a decision."""
+FLAT = ACCOUNTS["flat"]
+ON = {"instrument": "Alpha", "timeframe": "5"}
+BETA = {"instrument": "Beta", "timeframe": "5"}
+LINE = ("Alpha", "5")
 
 
 class Clock:
@@ -26,7 +48,7 @@ class Clock:
 
 
 class WatchedStop(Stop):
-    """Tells when it was set. Put in the place of `hrm_runtime.engine.Stop`."""
+    """Tells when it was set. Put in the place of `hrm_runtime.jobs.Stop`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,12 +168,6 @@ def set_to(name: str, value: float) -> After:
     return changed(change)
 
 
-def bar_at(bars: Bars, number: int) -> Bar:
-    """One of `bars`; from the end where `number` is negative."""
-    number %= len(bars)
-    return bars[number : number + 1].newest()
-
-
 def unknown_allowed(model: Model, **changes: Any) -> Model:
     """`model` with other fields in its contract, unknown instruments and timeframes allowed."""
     allowed = {"allow_unknown_instrument": True, "allow_unknown_timeframe": True}
@@ -169,3 +185,30 @@ def in_turn(*befores: Before | None) -> Before:
             before(inputs, stop)
 
     return act
+
+
+def columns(bars: Bars) -> dict[str, Any]:
+    return {name: getattr(bars, name) for name in ("datetime", "open", "high", "low", "close")}
+
+
+def account(number: int) -> Account:
+    """Another one for each number, so that no decision is remembered."""
+    return replace(FLAT, capital=1000.0 + number)
+
+
+def answer(engine: LiveEngine, number: int = 0) -> Decision:
+    """At the newest bar, for an account of its own."""
+    return engine.decide(NEWEST, account(number), **ON)
+
+
+def reasons(engine: LiveEngine, *numbers: int) -> list[str]:
+    return [answer(engine, number).reason.value for number in numbers]
+
+
+def message(engine: LiveEngine, line: tuple[str, str] = LINE) -> str:
+    """What was wrong with the last decision."""
+    return engine.health().streams[line].message or "nothing"
+
+
+def with_deadline(engine: LiveEngine, seconds: float) -> None:
+    engine.settings = replace(engine.settings, deadline=seconds)
