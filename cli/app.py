@@ -157,7 +157,7 @@ def train(
         bool, typer.Option("--resume", help="Go on where this training was stopped.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights to go on from.")
+        Path | None, typer.Option(help="Checkpoint, or folder of folds, to go on from.")
     ] = None,
     quantise: Annotated[
         bool,
@@ -182,12 +182,6 @@ def train(
     from hrm_train.tensorboard import tensorboard as board
     from hrm_train.trainer import train_folds
 
-    if folds is not None and (quantise or init_from is not None):
-        _fail(
-            "--folds: expected neither --init-from nor --quantise; the checkpoint that they go on "
-            "from knows more than its folds may",
-            BAD_INPUT,
-        )
     where = Where(device.value, devices, nodes)
     if not is_first_process():
         show.silence()
@@ -202,17 +196,13 @@ def train(
                 consume(progress)
 
         read = load_settings(settings)
+        how: dict[str, Any] = {
+            "resume": resume, "init_from": init_from, "quantise": quantise, "where": where,
+        }  # fmt: skip
         if folds is None:
-            trained = [
-                fit(
-                    read, data, out, on_progress,
-                    resume=resume, init_from=init_from, quantise=quantise, where=where,
-                )
-            ]  # fmt: skip
+            trained = [fit(read, data, out, on_progress, **how)]
         else:
-            trained = [
-                *train_folds(read, data, out, folds, on_progress, resume=resume, where=where)
-            ]
+            trained = [*train_folds(read, data, out, folds, on_progress, **how)]
     if as_json:
         reports = [
             {"best_epoch": one.description.best_epoch, "epochs": one.description.epochs}
@@ -233,6 +223,7 @@ def evaluate(
         Path, typer.Argument(help="A checkpoint, or a folder of fold-1 to fold-K.")
     ],
     data: Data,
+    device: Annotated[Device, typer.Option(help="Where the network answers.")] = Device.AUTO,
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint on what it was not trained on, beside simple baselines."""
@@ -240,7 +231,7 @@ def evaluate(
     from hrm_train.evaluation import evaluate as judge
 
     with show.advancing("judging") as on_progress:
-        found = judge(checkpoint, data, on_progress)
+        found = judge(checkpoint, data, on_progress, device.value)
     if as_json:
         _print_json(asdict(found))
     else:
@@ -511,11 +502,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.")] = Path(
         "hrm-demo"
     ),
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Artifact that decides for the same bars, such as models/base/artifact."),
+    ] = None,
 ) -> None:
     """Do all of it on bundled real bars: train, export, parity, decide without torch."""
     from cli.demo import run
 
-    if not run(out):
+    if not run(out, model):
         raise typer.Exit(GATE_FAILED)
 
 

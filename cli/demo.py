@@ -19,6 +19,7 @@ from cli import show
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
+from hrm_runtime.artifact import load_contract
 from hrm_runtime.bars import PRICES, read_series, series_name, write_csv
 from hrm_train import train
 from hrm_train.settings import PRESETS, parse_settings, render
@@ -36,8 +37,12 @@ main()
 """
 
 
-def run(folder: Path) -> bool:
+def run(folder: Path, released: Path | None = None) -> bool:
     """Do all of it inside the new `folder`; whether parity passed.
+
+    Args:
+        released: an artifact that was trained elsewhere and knows none of the names, to decide for
+            the same bars.
 
     Raises:
         ExportRefused: the folder exists.
@@ -75,12 +80,10 @@ def run(folder: Path) -> bool:
     show.parity(report.stages)
 
     show.heading("5  Decide, in processes that cannot import torch")
-    made = []
-    for (instrument, timeframe), bars in read_series([data]).items():
-        if len(bars) >= exported.contract.bars_needed:
-            file = data / f"{instrument}_{timeframe}.csv"
-            made.append((instrument, timeframe, bars, decide_without_torch(artifact, file)))
-    show.decisions(made)
+    show.decisions(decided(artifact, data, exported.contract.bars_needed))
+    if released is not None:
+        show.heading(f"6  Decide with {released}, which was trained elsewhere")
+        show.decisions(decided(released, data, load_contract(released).bars_needed))
     show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
     return report.passed
 
@@ -107,6 +110,15 @@ def weekly(daily: Bars) -> Bars:
         np.minimum.reduceat(daily.low, first),
         daily.close[last],
     )
+
+
+def decided(artifact: Path, data: Path, bars_needed: int) -> list[tuple[str, str, Bars, Decision]]:
+    """The decision at the end of every series that is long enough, by `decide_without_torch`."""
+    return [
+        (*key, bars, decide_without_torch(artifact, data / f"{'_'.join(key)}.csv"))
+        for key, bars in read_series([data]).items()
+        if len(bars) >= bars_needed
+    ]
 
 
 def decide_without_torch(artifact: Path, bars: Path) -> Decision:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -46,14 +46,7 @@ def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
     Raises:
         DeviceMissing: fewer GPUs than asked for.
     """
-    found, device = torch.cuda.device_count(), where.device
-    if device == "auto":
-        device = "cuda" if found else "cpu"
-    if device == "cuda" and found < where.devices:
-        raise DeviceMissing(
-            f"device: expected {where.devices} CUDA device{'s' * (where.devices > 1)}, found "
-            f"{found}; ask for fewer or for the CPU, or install a torch built for CUDA"
-        )
+    device = kind_of(where.device, where.devices)
     return Fabric(
         accelerator=device,
         devices=where.devices,
@@ -61,6 +54,28 @@ def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
         strategy="auto" if where.devices * where.nodes == 1 else "ddp",
         precision="bf16-mixed" if device == "cuda" and precision == "bf16" else "32-true",
     )
+
+
+def kind_of(device: Device, devices: int = 1) -> Literal["cpu", "cuda"]:
+    """`device`, or what `auto` takes.
+
+    Raises:
+        DeviceMissing: fewer GPUs than `devices`.
+    """
+    found = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and not found):
+        return "cpu"
+    if found < devices:
+        raise DeviceMissing(
+            f"device: expected {devices} CUDA device{'s' * (devices > 1)}, found {found}; ask for "
+            "fewer or for the CPU, or install a torch built for CUDA"
+        )
+    return "cuda"
+
+
+def is_gpu(fabric: Fabric) -> bool:
+    """Whether the processes run on GPUs."""
+    return fabric.device.type == "cuda"
 
 
 def is_first_process() -> bool:
@@ -80,12 +95,16 @@ def reproducible(wanted: bool) -> Iterator[None]:
     """Have torch use algorithms that give the same bits every time, where `wanted`."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling: Any = torch.utils.deterministic  # a module whose attribute is a property
+    fill = filling.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(wanted or before, warn_only=warn_only and not wanted)
+    filling.fill_uninitialized_memory = fill and not wanted  # nothing reads it
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        filling.fill_uninitialized_memory = fill
 
 
 def summed(fabric: Fabric, values: Tensor) -> Tensor:

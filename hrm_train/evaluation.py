@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hrm_runtime.bars import Integers, listed, moment
 from hrm_train.checkpoint import MANIFEST, load_checkpoint
+from hrm_train.devices import Device, kind_of
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
     Candidate,
@@ -37,6 +38,7 @@ def evaluate(
     checkpoint: str | Path,
     data: str | Path | Iterable[str | Path],
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+    device: Device = "auto",
 ) -> Evaluation:
     """Judge what serving would answer against hindsight, beside simple baselines.
 
@@ -47,6 +49,7 @@ def evaluate(
         checkpoint: a checkpoint folder, or a folder of `fold-1` to `fold-K`.
         data: bars files, folders of them, or one prepared tensor file.
         on_progress: called with the samples that the network answered, and those it has to.
+        device: where the network answers; `auto` takes a GPU where there is one.
 
     Raises:
         CheckpointInvalid: it cannot be read, its answers are not finite, or the folds are
@@ -54,7 +57,9 @@ def evaluate(
         DataInvalid: nothing to judge a checkpoint on, or prepared tensors of names that it does
             not know.
         BadBars, SettingsInvalid: as `hrm_train.prepare`.
+        DeviceMissing: a GPU was asked for and there is none.
     """
+    kind_of(device)  # before any work
     found = candidates(checkpoint)
     first = found[0].checkpoint
     prepared = load_known(first.settings, data, first.description.vocabulary)
@@ -68,7 +73,7 @@ def evaluate(
 
     judged, answered = [], []
     for one, samples in zip(found, asked, strict=True):
-        fold, answers = judge(one, prepared, samples, on_batch)
+        fold, answers = judge(one, prepared, samples, on_batch, device)
         judged.append(fold)
         answered.append(answers)
     most = first.settings.training.max_segments

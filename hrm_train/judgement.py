@@ -12,6 +12,7 @@ from hrm_runtime.bars import Floats, Integers, moment
 from hrm_train.baselines import baselines
 from hrm_train.calibration import Calibration, calibration
 from hrm_train.checkpoint import Checkpoint
+from hrm_train.devices import Device, kind_of
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.metrics import MAJORITY, Hindsight, Metrics, Predictions, joined, metrics
 from hrm_train.model import HierarchicalReasoningModel
@@ -98,7 +99,11 @@ class Answers:
 
 
 def judge(
-    candidate: Candidate, prepared: Prepared, samples: Integers, on_batch: Callable[[int], None]
+    candidate: Candidate,
+    prepared: Prepared,
+    samples: Integers,
+    on_batch: Callable[[int], None],
+    device: Device = "auto",
 ) -> tuple[FoldJudgement, Answers]:
     """One checkpoint on the given samples, and all answers to them.
 
@@ -108,7 +113,8 @@ def judge(
     source = candidate.checkpoint
     description, training = source.description, source.settings.training
     since = description.judged_from
-    answers = network_answers(source.model, prepared, samples, on_batch)
+    model = source.model.to(kind_of(device))
+    answers = network_answers(model, prepared, samples, on_batch)
     if not all(np.isfinite(found).all() for found in vars(answers.predictions[NETWORK]).values()):
         raise CheckpointInvalid(
             f"{candidate.folder}: expected answers that are finite; train again"
@@ -139,9 +145,10 @@ def network_answers(
     on_batch: Callable[[int], None],
 ) -> Answers:
     """What the network would answer if served; `on_batch` is told how many samples more."""
-    tensors = Tensors(prepared, model.settings.network.input.window)
+    device = model.q_head.logits.weight.device
+    tensors = Tensors(prepared, model.settings.network.input.window, device)
     parts = []
-    for chosen in torch.from_numpy(samples).split(BATCH):
+    for chosen in torch.from_numpy(samples).to(device).split(BATCH):
         outputs, segments_B = served(model, *tensors.inputs(chosen))
         parts.append(
             (
@@ -154,7 +161,7 @@ def network_answers(
         )
         on_batch(len(chosen))
     action, quantity, value, q_halt, segments = (
-        torch.cat(arrays).numpy() for arrays in zip(*parts, strict=True)
+        torch.cat(arrays).cpu().numpy() for arrays in zip(*parts, strict=True)
     )
     return Answers(samples, {NETWORK: Predictions(action, quantity, value)}, q_halt, segments)
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hrm_train.act import Drawn, Order, Slots
-from hrm_train.devices import gathered, summed
+from hrm_train.devices import gathered, is_gpu, summed
 from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.model import HierarchicalReasoningModel, VocabularyEmbedding
 from hrm_train.prepared import Prepared
@@ -101,15 +102,14 @@ class Average:
     def __init__(self, model: HierarchicalReasoningModel, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model) if decay else model
-        self._pairs = [*zip(self.model.parameters(), model.parameters(), strict=True)]
+        self._weights = [*self.model.parameters()], [*model.parameters()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step`, from 1; the first steps count for more."""
         if self.decay:
             decay = min(self.decay, step / (step + 9))
-            for average, weight in self._pairs:
-                average.lerp_(weight, 1.0 - decay)
+            get_ema_multi_avg_fn(decay)(*self._weights, step)
 
 
 class Run:
@@ -133,8 +133,13 @@ class Run:
         untrained: tuple[set[int], set[int]] = (set(), set()),
     ) -> None:
         training = model.settings.training
+        fused = is_gpu(fabric)
         optimizer = torch.optim.AdamW(
-            _groups(model, training), training.learning_rate, _BETAS, foreach=True
+            _groups(model, training),
+            training.learning_rate,
+            _BETAS,
+            fused=fused,
+            foreach=not fused,
         )
         self.fabric = fabric
         self.model = model
@@ -152,6 +157,23 @@ class Run:
         self.started = 0
         self.waiting = True
 
+    def compile(self) -> None:
+        """From now on, run compiled steps, and in one process a segment as one recorded graph.
+
+        Kernel by kernel, a host cannot launch as fast as a GPU computes. The recording refers to
+        the weights and scales where they lie: `restore` before.
+        """
+        self.model.compile_steps()
+        if self.fabric.world_size > 1:
+            return  # DDP reduces gradients while they come in
+        self.model.train()
+        last_B = torch.zeros(len(self.slots.number), dtype=torch.bool, device=self.fabric.device)
+        example = (*self.tensors.batch(self.slots.drawn), *self.slots.states, last_B)
+        bf16 = self.model.settings.training.precision == "bf16"
+        kind = self.fabric.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            torch.cuda.make_graphed_callables(self.module.module, example)
+
     def advance(self, where: str) -> Step:
         """One segment of every slot, and one optimizer step.
 
@@ -166,9 +188,7 @@ class Run:
         slots.refill(self.order)
         last_B = torch.from_numpy(slots.last(training.max_segments)).to(self.fabric.device)
         torch.manual_seed(_seed(training.seed, self.steps, self.fabric.global_rank))  # of dropout
-        losses, q_B2, zH_BSD, zL_BSD = self.module(
-            *self.tensors.batch(slots.drawn), *slots.states, last_B
-        )
+        losses, *after = self.module(*self.tensors.batch(slots.drawn), *slots.states, last_B)
         self.fabric.backward(losses[-1])
         norm = self.fabric.clip_gradients(
             self.module,
@@ -176,6 +196,7 @@ class Run:
             max_norm=training.clip_norm or math.inf,
             error_if_nonfinite=False,
         )
+        q_B2, zH_BSD, zL_BSD = (tensor.detach() for tensor in after)
         slots.advance(q_B2.float().cpu().numpy(), (zH_BSD, zL_BSD), training.max_segments)
         *sums, finished, segments, started = self._sum(
             [

@@ -116,6 +116,12 @@ class OutputHeads(Section):
     quantity_max: Annotated[Number, Field(le=1e9)] = 100000.0
     value_estimation: Literal[True] = Field(True, description="the graph always has this head")
     q_learning_prep: Literal[True] = Field(True, description="the graph always has this head")
+    initial_scale: Positive = Field(
+        1.0, description="of the first three heads' first weights; 0.1: rounding moves answers less"
+    )
+    dropout: Fraction = Field(
+        0.0, description="of the state they read, in training only; 0.5 or more: as above"
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -184,6 +190,9 @@ class Training(Section):
     )
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="of products on a GPU; a CPU computes in fp32"
+    )
+    compile: bool = Field(
+        True, description="on a GPU, compile the steps of H and L: a minute once, then faster"
     )
     deterministic: bool = Field(
         True, description="on a GPU too, the same seed gives the same weights; costs speed there"

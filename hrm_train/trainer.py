@@ -30,6 +30,7 @@ from hrm_train.devices import (
     HERE,
     Where,
     is_first_process,
+    is_gpu,
     open_fabric,
     own_random_numbers,
     reproducible,
@@ -45,6 +46,7 @@ from hrm_train.scales import calibrate
 from hrm_train.serving import served
 from hrm_train.settings import Settings
 from hrm_train.split import (
+    Fold,
     Split,
     account_statistics,
     chronological_split,
@@ -122,11 +124,7 @@ def train(
         DeviceMissing: a device was asked for that is not there. Nothing is written.
         TrainingDiverged: a loss is not finite. What was saved before is kept.
     """
-    if quantise and init_from is None:
-        raise SettingsInvalid(
-            "quantise: expected a checkpoint to go on from, found none; train one first, then go "
-            "on from it with --init-from"
-        )
+    _require_source(quantise, init_from)
     fabric, writer = _devices(settings, where), _writer(out, resume)
     source = load_checkpoint(init_from) if init_from is not None else None
     prepared = load_or_prepare(settings, data)
@@ -159,6 +157,8 @@ def train_folds(
     on_progress: OnProgress = lambda _: None,
     *,
     resume: bool = False,
+    init_from: str | Path | None = None,
+    quantise: bool = False,
     where: Where = HERE,
 ) -> tuple[Checkpoint, ...]:
     """Train a checkpoint `out`/fold-k for each fold of a walk forward, from the same seed.
@@ -166,20 +166,25 @@ def train_folds(
     Fold k knows the first k of `folds` + 1 parts of the time span, and is to be judged on the next
     (`hrm_train.evaluation`).
 
+    Args:
+        init_from: the folder of a walk over the same parts; fold k goes on from its fold-k.
+        Others: as `train`.
+
     Raises:
         DataInvalid: a fold has nothing to train on, to validate on or to be judged on.
+        CheckpointInvalid: a fold of `init_from` was trained, or is judged, on other parts.
         Others: as `train`.
     """
+    _require_source(quantise, init_from)
     fabric = _devices(settings, where)
     writers = [_writer(Path(out) / f"fold-{number}", resume) for number in range(1, folds + 1)]
     prepared = load_or_prepare(settings, data)
     training = settings.training
-    plans = [
-        Plan(settings, prepared, fold.split, fold.start, fold.end, None)
-        for fold in walk_forward(
-            prepared, folds, training.validation_fraction, training.label_horizon
-        )
-    ]
+    plans = []
+    for fold in walk_forward(prepared, folds, training.validation_fraction, training.label_horizon):
+        source = None if init_from is None else _fold_of(init_from, fold)
+        quantised = quantise or (source is not None and source.model.quantised)
+        plans.append(Plan(settings, prepared, fold.split, fold.start, fold.end, source, quantised))
     fabric.launch()
     trained = []
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True), start=1):
@@ -311,7 +316,8 @@ def evaluate(
     sums = torch.zeros(5, dtype=torch.float64, device=tensors.device)
     own = torch.from_numpy(samples[fabric.global_rank :: fabric.world_size]).to(tensors.device)
     for chosen in own.split(training.batch_size) if len(own) else ():
-        outputs, segments_B = served(model, *tensors.inputs(chosen))
+        with torch.compiler.set_stance("force_eager"):  # its batches are of many sizes
+            outputs, segments_B = served(model, *tensors.inputs(chosen))
         returns_B5, lots_B = tensors.labels(chosen)
         loss = answer_losses(outputs, returns_B5, lots_B, training).total
         regret_B = chosen_regrets(outputs["action_type"], returns_B5)
@@ -339,6 +345,29 @@ def evaluate(
         regret=regret,
         segments=segments,
     )
+
+
+def _require_source(quantise: bool, init_from: str | Path | None) -> None:
+    if quantise and init_from is None:
+        raise SettingsInvalid(
+            "quantise: expected a checkpoint to go on from, found none; train one first, then go "
+            "on from it with --init-from"
+        )
+
+
+def _fold_of(walk: str | Path, fold: Fold) -> Checkpoint:
+    """The checkpoint of a fold in the folder of an earlier walk over the same parts."""
+    folder = Path(walk) / f"fold-{fold.number}"
+    source = load_checkpoint(folder)
+    known = source.description
+    found = (known.boundary, known.judged_from, known.judged_until)
+    if found != (fold.split.boundary, fold.start, fold.end):
+        raise CheckpointInvalid(
+            f"{folder}: expected a fold that knows and is judged on the same parts of time, "
+            f"{(fold.split.boundary, fold.start, fold.end)}, found {found}; give the same data, "
+            "folds, label_horizon and validation_fraction as it was trained with"
+        )
+    return source
 
 
 def _devices(settings: Settings, where: Where) -> Fabric:
@@ -408,6 +437,8 @@ def _train(
             if fabric.is_global_zero:
                 writer.begin(settings, kept)
             _save(writer, run, origin, position)
+        if training.compile and is_gpu(fabric):
+            run.compile()
         saved = time.monotonic()
         for reached in fit(run, split.validation, position, on_progress):
             ended = len(reached.epochs) > len(position.epochs)

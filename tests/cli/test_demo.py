@@ -56,6 +56,13 @@ def test_the_demo_runs_from_bars_to_decisions(
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
     assert "AAPL D" in result.stdout
     assert "FB D" not in result.stdout  # too short to decide on
+    artifact = tmp_path / "demo" / "artifact"  # as if it were one that was trained elsewhere
+    options = ["--out", str(tmp_path / "other"), "--model", str(artifact)]
+    other = CliRunner().invoke(app, ["demo", *options])
+    assert other.exit_code == 0, other.output
+    trained, elsewhere = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*)│", other.stdout)
+    assert trained == elsewhere  # from the same seed
+    assert f"6  Decide with {artifact}" in "".join(other.output.splitlines())
     again = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
     assert again.exit_code == 2
     assert "expected a new folder" in again.stderr
@@ -68,5 +75,5 @@ def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_demo_without_parity_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.demo, "run", lambda folder: False)
+    monkeypatch.setattr(cli.demo, "run", lambda folder, model: False)
     assert CliRunner().invoke(app, ["demo"]).exit_code == 1

@@ -17,7 +17,7 @@ from hrm_runtime.bars import read_csv, write_csv
 from hrm_train import load_checkpoint, train
 from hrm_train.baselines import baselines
 from hrm_train.checkpoint import Checkpoint
-from hrm_train.errors import CheckpointInvalid, DataInvalid
+from hrm_train.errors import CheckpointInvalid, DataInvalid, DeviceMissing
 from hrm_train.evaluation import Evaluation, evaluate, load_known, samples_to_judge
 from hrm_train.judgement import (
     NETWORK,
@@ -235,6 +235,14 @@ def test_folds_of_several_trainings_are_refused(
         CheckpointInvalid, match=r"fold-2: expected a fold of the same training as .*1, found"
     ):
         evaluate(tmp_path, bars_folder)
+
+
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceMissing, match="device: expected 1 CUDA device, found 0"):
+        evaluate(tmp_path / "absent", tmp_path / "absent", device="cuda")
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, bars_folder: Path) -> None:

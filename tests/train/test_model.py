@@ -3,6 +3,7 @@
 `Published` knows the network's weights by name and nothing else of `hrm_train`.
 """
 
+import copy
 import json
 import math
 import re
@@ -23,6 +24,7 @@ from hrm_train import HierarchicalReasoningModel
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import (
     INITIALIZATIONS,
+    ROWS_TOGETHER,
     InstrumentEmbedding,
     Linear,
     Outputs,
@@ -31,6 +33,8 @@ from hrm_train.model import (
     Standardise,
     TimeframeEmbedding,
     VocabularyEmbedding,
+    attend,
+    attend_side_by_side,
     rms_norm,
     truncated_normal_,
 )
@@ -39,6 +43,7 @@ from hrm_train.settings import Embeddings, Settings
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
+NO_DROPOUT = {"network.h_module.dropout": 0.0, "network.l_module.dropout": 0.0}
 EQUAL_WIDTHS = {
     "network.h_module": {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 24},
     "network.l_module": {"hidden_dim": 16, "num_layers": 3, "num_heads": 4, "ffn_dim": 20},
@@ -453,6 +458,49 @@ def test_two_calls_are_bit_equal_and_leave_the_model_as_it_was(
     assert_equal(dict(model.state_dict()), before)
 
 
+# on a GPU
+
+
+def test_rows_laid_side_by_side_attend_as_each_does_alone() -> None:
+    torch.manual_seed(0)
+    shape = (2 * ROWS_TOGETHER, 3, 7, 4)
+    alone = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    together = [tensor.detach().clone().requires_grad_() for tensor in alone]
+    expected, found = attend(*alone), attend_side_by_side(*together)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(shape, dtype=torch.float64)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-12, atol=1e-12)
+    changed = [tensor.detach().clone() for tensor in alone]
+    for tensor in changed:
+        tensor[3] = torch.randn(shape[1:])
+    rows = [row for row in range(shape[0]) if row != 3]
+    assert_equal(attend_side_by_side(*changed)[rows], found.detach()[rows])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
+def test_compiled_steps_compute_the_same_and_copies_are_not_compiled(
+    model: HierarchicalReasoningModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = model(*inputs(batch))
+    names = list(model.state_dict())
+    compiled: list[object] = []
+
+    def eager(function: object, **options: object) -> object:
+        compiled.append(options)
+        return real(function, backend="eager", **options)
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    model.compile_steps()
+    assert compiled == [{"dynamic": False}] * 2
+    assert_equal(model(*inputs(batch)), expected)
+    assert list(model.state_dict()) == names
+    assert copy.deepcopy(model).h_module._compiled_call_impl is None
+
+
 # heads
 
 
@@ -466,6 +514,51 @@ def test_the_logit_of_an_illegal_action_is_exactly_minus_ten_thousand(
     illegal = [action for action in Action if action not in LEGAL[side]]
     assert_equal(outputs["action_type"][:, illegal], torch.full((9, len(illegal)), -1e4))
     assert outputs["action_type"][:, list(LEGAL[side])].abs().max() < 100
+
+
+def test_heads_start_at_the_scale_that_is_set_with_the_same_draws(
+    make_settings: MakeSettings,
+) -> None:
+    def drawn(scale: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return dict(
+            HierarchicalReasoningModel(
+                make_settings({"network.output_heads.initial_scale": scale})
+            ).state_dict()
+        )
+
+    plain, small = drawn(1.0), drawn(0.1)
+    heads = {
+        "policy_head.logits.weight",
+        "quantity_head.position.weight",
+        "value_head.value.weight",
+    }
+    for name, tensor in plain.items():
+        if name in heads:
+            torch.testing.assert_close(small[name], 0.1 * tensor)
+        else:
+            assert_equal(small[name], tensor)
+
+
+def test_dropout_of_the_heads_is_drawn_in_training_only_and_leaves_the_states(
+    make_settings: MakeSettings, make_model: MakeModel, batch: Batch
+) -> None:
+    changes = {"network.output_heads.dropout": 0.5} | NO_DROPOUT
+    model = make_model(make_settings(changes))
+    served, states = model(*inputs(batch))
+    again, _ = model(*inputs(batch))
+    assert_equal(served, again)
+    model.train()
+    torch.manual_seed(0)
+    one, same = model(*inputs(batch))
+    other, _ = model(*inputs(batch))
+    assert_equal(same, states)
+    for name in ("action_type", "quantity", "value"):
+        assert not torch.equal(one[name], other[name])
+    # on average the value is what is served: dropped entries are made up for by the others
+    drawn = torch.stack([model.decode(states[0], batch.account)["value"] for _ in range(4000)])
+    spread = drawn.std(dim=0) / 4000**0.5
+    assert ((drawn.mean(dim=0) - served["value"]).abs() < 5 * spread).all()
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4, 1e30])

@@ -44,6 +44,57 @@ def begun(
     return Run(open_fabric(HERE), model, prepared, order)
 
 
+# on a GPU
+
+
+def recording(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is compiled and what is recorded, where there is no GPU to do either."""
+    done: list[Any] = []
+
+    def keep(*what: Any) -> None:
+        done.extend(what)
+
+    monkeypatch.setattr(HierarchicalReasoningModel, "compile_steps", keep)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", keep)
+    return done
+
+
+def test_what_a_gpu_records_is_a_segment_of_the_batch_that_is_trained(
+    settings: Settings,
+    make_model: MakeModel,
+    prepared: Prepared,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = recording(monkeypatch)
+    run = begun(make_model(settings), prepared, split.train)
+    weights = copied(run.model.state_dict())
+    run.compile()
+    model, segment, example = recorded
+    assert (model, segment.model, segment.training) == (run.model, run.model, True)
+    given: list[Tensor] = []
+    segment.register_forward_pre_hook(lambda _, arguments: given.extend(arguments))
+    assert_equal(copied(run.model.state_dict()), weights)
+    run.advance("here")
+    assert [(t.shape, t.dtype, t.requires_grad) for t in example] == [
+        (t.shape, t.dtype, t.requires_grad) for t in given
+    ]
+
+
+def test_several_processes_compile_and_record_nothing(
+    settings: Settings,
+    make_model: MakeModel,
+    prepared: Prepared,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = recording(monkeypatch)
+    run = begun(make_model(settings), prepared, split.train)
+    monkeypatch.setattr(Fabric, "world_size", 2)
+    run.compile()
+    assert recorded == [run.model]
+
+
 # a step by hand
 
 

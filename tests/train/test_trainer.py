@@ -883,6 +883,52 @@ def test_folds_that_cannot_be_trained_leave_nothing_written(
     assert [path.name for path in tmp_path.iterdir()] == ["fold-2"]
 
 
+def test_folds_go_on_from_those_of_an_earlier_walk_with_quantisers(
+    folds: tuple[Path, list[Any], list[Progress]],
+    folding: Settings,
+    tensors: Path,
+    tmp_path: Path,
+) -> None:
+    walk, _, _ = folds
+    quantised = train_folds(folding, tensors, tmp_path / "q", 2, init_from=walk, quantise=True)
+    for number, one in enumerate(quantised, start=1):
+        source = load_checkpoint(walk / f"fold-{number}")
+        assert one.model.quantised
+        assert not source.model.quantised
+        known, found = source.description, one.description
+        assert found.initialized_from == source.sha256
+        assert (found.boundary, found.judged_from, found.judged_until) == (
+            known.boundary, known.judged_from, known.judged_until,
+        )  # fmt: skip
+        assert (found.train_samples, found.validation_samples) == (
+            known.train_samples, known.validation_samples,
+        )  # fmt: skip
+        mean = one.model.input_network.features.mean
+        assert_equal(mean, source.model.input_network.features.mean)
+    # quantised sources stay so, and what they know may not change
+    again = train_folds(folding, tensors, tmp_path / "r", 2, init_from=tmp_path / "q")
+    assert all(one.model.quantised for one in again)
+    message = r"fold-1: expected a fold that knows and is judged on the same parts of time, \(\d+, "
+    with pytest.raises(CheckpointInvalid, match=message):
+        train_folds(folding, tensors, tmp_path / "s", 3, init_from=walk)
+    with pytest.raises(SettingsInvalid, match="quantise: expected a checkpoint to go on from"):
+        train_folds(folding, tensors, tmp_path / "s", 2, quantise=True)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_gpu_runs_what_was_compiled_after_the_weights_were_restored(
+    short: Settings, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(short, tensors, tmp_path / "out", 3)
+    saved = State.load(tmp_path / "out" / "last.safetensors").position.step
+    steps: list[int] = []
+    monkeypatch.setattr(trainer.Run, "compile", lambda run: steps.append(run.steps))
+    monkeypatch.setattr(trainer, "is_gpu", lambda _: True)
+    train(short, tensors, tmp_path / "out", resume=True)
+    assert steps == [saved]
+    assert saved > 0
+
+
 # going on from a checkpoint
 
 
