@@ -116,7 +116,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         CheckpointInvalid: missing, incomplete, changed, or of other dimensions.
     """
     folder = Path(folder)
-    text, description = _read_description(folder)
+    text, description = read_description(folder)
     for name, expected in description.files.items():
         if (found := _sha256(folder / name)) != expected:
             raise CheckpointInvalid(f"{folder / name}: expected sha256 {expected}, found {found}")
@@ -243,7 +243,12 @@ def _is_ours(name: str) -> bool:
     )
 
 
-def _read_description(folder: Path) -> tuple[bytes, Description]:
+def read_description(folder: Path) -> tuple[bytes, Description]:
+    """The manifest in `folder`, as it is written and as it is meant; no other file is read.
+
+    Raises:
+        CheckpointInvalid: missing, damaged, or of another version or other features.
+    """
     file = folder / MANIFEST
     try:
         text = file.read_bytes()
