@@ -8,10 +8,10 @@
 Names are resolved when first used, so importing this package costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hrm_runtime import errors
+from hrm_runtime.lazy import lazily
 
 if TYPE_CHECKING:
     from hrm_runtime.account import Account as Account
@@ -54,14 +54,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605, resolved below
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

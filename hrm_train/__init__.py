@@ -3,8 +3,9 @@
 Names are resolved when first used: reading Parquet needs no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hrm_runtime.lazy import lazily
 
 if TYPE_CHECKING:
     from hrm_train.checkpoint import load_checkpoint as load_checkpoint
@@ -29,14 +30,4 @@ _HOME = {
 
 __all__ = sorted(_HOME)  # noqa: PLE0605, resolved below
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)
