@@ -19,11 +19,11 @@ from hrm_export.errors import ExportRefused
 from hrm_export.gates import OF_PRECISION
 from hrm_export.golden import make_golden
 from hrm_export.inputs import bars_windows, window_inputs
-from hrm_export.limits import MOST_MEGABYTES, require_limits
+from hrm_export.limits import MEGABYTE, MOST_MEGABYTES, require_limits
 from hrm_export.parity import lower_rungs, require, torch_run, twin_of, upper_rungs
 from hrm_export.steps import OPSET
 from hrm_runtime.actions import Action
-from hrm_runtime.artifact import load
+from hrm_runtime.artifact import MOST_BYTES, load
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import (
     CONTRACT,
@@ -109,8 +109,11 @@ def export(
         raise ExportRefused(
             f"precision: expected one of {', '.join(get_args(Precision))}, found {precision!r}"
         )
-    if not 0 < max_megabytes < math.inf:
-        raise ExportRefused(f"max_megabytes: expected a size above 0, found {max_megabytes!r}")
+    most = MOST_BYTES[MODEL] / MEGABYTE  # that is loaded
+    if not 0 < max_megabytes <= most:
+        raise ExportRefused(
+            f"max_megabytes: expected a size above 0 and at most {most:g}, found {max_megabytes!r}"
+        )
     destination = Path(out)
     _require_new(destination)
     source = load_checkpoint(checkpoint)

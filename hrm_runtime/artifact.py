@@ -33,8 +33,8 @@ MOST_BYTES: Final[Mapping[str, int]] = {
 """Of each file, so that no folder can take a host's memory before its first hash is compared.
 
 A contract has some 13 kB, most of them the parity of its stages. `hrm export` writes a graph of at
-most 100 MB unless told otherwise, and loads what it wrote, so that a larger one than this fails
-there. Golden vectors hold 32 windows with the states of each segment: 0.1 to 10 MB.
+most 100 MB unless told otherwise, and cannot be told to write a larger one than this. Golden
+vectors hold 32 windows with the states of each segment: 0.1 to 10 MB.
 """
 
 MOST_SEGMENTS: Final = 256

@@ -329,11 +329,13 @@ def test_a_precision_that_is_none_is_refused(checkpoint_folder: Path, tmp_path: 
         export(checkpoint_folder, tmp_path / "artifact", precision="fp8")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), 0.0, -1.0, 537.0])
 def test_a_size_that_is_none_is_refused(
     size: float, checkpoint_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportRefused, match="max_megabytes: expected a size above 0, found"):
+    with pytest.raises(
+        ExportRefused, match="max_megabytes: expected a size above 0 and at most 536"
+    ):
         export(checkpoint_folder, tmp_path / "artifact", max_megabytes=size)
 
 
