@@ -112,7 +112,8 @@ def measure(case: Case, profile: bool) -> dict[str, float]:
     )
     prepared = random_windows(settings)
     every = np.arange(WINDOWS)
-    model = initial_model(settings, prepared, Split(0, every, every[:0]))
+    known = Split(int(prepared.bar_stamp[-1]) + 300, every, every[:0])
+    model = initial_model(settings, prepared, known)
     fabric = open_fabric(Where("cuda"), case.precision)
     with own_random_numbers(fabric.device), reproducible(settings.training.deterministic):
         began = time.perf_counter()
