@@ -59,16 +59,16 @@ def windows(model: Model, files: list[Path]) -> dict[str, np.ndarray]:
     return {**dict(zip(INPUTS, arrays, strict=True)), "accounts": np.array(held, dtype=np.float64)}
 
 
-def measure(model: Model, given: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+def measure(model: Model, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     """The decision of each window, decided alone, the outputs of its last pass, and which outputs
-    of `rows` windows, repeated to make so many, depend on the batch.
+    of `count` windows, repeated to make so many, depend on the batch.
     """
     made, last = [], []
     for row, account in enumerate(given["accounts"].tolist()):
         passes = model.run_segments(*(given[name][[row]] for name in INPUTS))
         made += decisions(passes, [Account(*account)], model.id)
         last.append(passes[-1])
-    batch = [np.resize(given[name], (rows, *given[name].shape[1:])) for name in INPUTS]
+    batch = [np.resize(given[name], (count, *given[name].shape[1:])) for name in INPUTS]
     return {
         "decisions": np.array([[d.action, d.segments, d.quantity] for d in made]),
         "batch": dependent(model, batch),
@@ -78,11 +78,11 @@ def measure(model: Model, given: dict[str, np.ndarray], rows: int) -> dict[str, 
 
 def dependent(model: Model, batch: list[np.ndarray]) -> np.ndarray:
     """The outputs of which a row's bits depend on the rows beside it."""
-    rows = len(batch[0])
-    order = np.random.default_rng(0).permutation(rows)
+    count = len(batch[0])
+    order = np.random.default_rng(0).permutation(count)
     together = model.run(*batch)
     shuffled = model.run(*(array[order] for array in batch))
-    alone = [model.run(*(array[[row]] for array in batch)) for row in range(rows)]
+    alone = [model.run(*(array[[row]] for array in batch)) for row in range(count)]
     return np.array(
         [
             name
@@ -95,7 +95,7 @@ def dependent(model: Model, batch: list[np.ndarray]) -> np.ndarray:
 
 
 def emulated(
-    artifact: Path, given: dict[str, np.ndarray], cpu: str, rows: int
+    artifact: Path, given: dict[str, np.ndarray], cpu: str, count: int
 ) -> dict[str, np.ndarray]:
     """`measure` under an emulated CPU, after loading the artifact there, with its self-test."""
     qemu = shutil.which("qemu-x86_64")
@@ -104,19 +104,9 @@ def emulated(
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         np.savez(inputs, **given)
-        program = [os.path.realpath(sys.executable), __file__, str(artifact)]
+        program = [os.path.realpath(sys.executable), __file__, str(artifact), "--rows", str(count)]
         subprocess.run(
-            [
-                qemu,
-                "-cpu",
-                cpu,
-                *program,
-                "--rows",
-                str(rows),
-                "--emulated",
-                str(inputs),
-                str(outputs),
-            ],
+            [qemu, "-cpu", cpu, *program, "--emulated", str(inputs), str(outputs)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([OURS, *filter(None, sys.path)])},
             check=True,
         )

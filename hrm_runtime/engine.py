@@ -637,8 +637,7 @@ class LiveEngine:
         if line in self._series or series.stream.bars is None:
             return
         with self._changing:
-            if len(self._series) >= self.settings.streams:
-                raise BadInput(f"expected at most {self.settings.streams} streams, found another")
+            self.settings.require_room(len(self._series))
             self._require_known(self._model.contract, line, series)
             self._series[line] = series
 

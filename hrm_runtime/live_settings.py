@@ -118,6 +118,15 @@ class LiveSettings:
         seconds = contract.timeframe_seconds(line[1])
         return Stream(seconds, self.hours, contract, self.clock_skew)
 
+    def require_room(self, opened: int) -> None:
+        """Refuse another stream where `opened` ones are as many as there may be.
+
+        Raises:
+            BadInput: they are.
+        """
+        if opened >= self.streams:
+            raise BadInput(f"expected at most {self.streams} streams, found another")
+
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""
         return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))

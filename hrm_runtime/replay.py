@@ -222,8 +222,8 @@ class _Replay:
         return self._settings.stream(record.line, self._contract)
 
     def _keep(self, line: Line, stream: Stream) -> None:
-        if line not in self._streams and len(self._streams) >= self._settings.streams:
-            raise BadInput(f"expected at most {self._settings.streams} streams, found another")
+        if line not in self._streams:
+            self._settings.require_room(len(self._streams))
         self._streams[line] = stream
 
     # decisions

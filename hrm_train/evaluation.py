@@ -59,7 +59,7 @@ def evaluate(
         BadBars, SettingsInvalid: as `hrm_train.prepare`.
         DeviceMissing: a GPU was asked for and there is none.
     """
-    kind_of(device)  # before any work
+    where = kind_of(device)  # before any work
     found = candidates(checkpoint)
     first = found[0].checkpoint
     prepared = load_known(first.settings, data, first.description.vocabulary)
@@ -73,7 +73,7 @@ def evaluate(
 
     judged, answered = [], []
     for one, samples in zip(found, asked, strict=True):
-        fold, answers = judge(one, prepared, samples, on_batch, device)
+        fold, answers = judge(one, prepared, samples, on_batch, where)
         judged.append(fold)
         answered.append(answers)
     most = first.settings.training.max_segments

@@ -12,7 +12,6 @@ from hrm_runtime.bars import Floats, Integers, moment
 from hrm_train.baselines import baselines
 from hrm_train.calibration import Calibration, calibration
 from hrm_train.checkpoint import Checkpoint
-from hrm_train.devices import Device, kind_of
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.metrics import MAJORITY, Hindsight, Metrics, Predictions, joined, metrics
 from hrm_train.model import HierarchicalReasoningModel
@@ -103,7 +102,7 @@ def judge(
     prepared: Prepared,
     samples: Integers,
     on_batch: Callable[[int], None],
-    device: Device = "auto",
+    device: str = "cpu",
 ) -> tuple[FoldJudgement, Answers]:
     """One checkpoint on the given samples, and all answers to them.
 
@@ -113,8 +112,7 @@ def judge(
     source = candidate.checkpoint
     description, training = source.description, source.settings.training
     since = description.judged_from
-    model = source.model.to(kind_of(device))
-    answers = network_answers(model, prepared, samples, on_batch)
+    answers = network_answers(source.model.to(device), prepared, samples, on_batch)
     if not all(np.isfinite(found).all() for found in vars(answers.predictions[NETWORK]).values()):
         raise CheckpointInvalid(
             f"{candidate.folder}: expected answers that are finite; train again"

@@ -143,8 +143,7 @@ def train(
                 f"{init_from}: expected bars to validate on that are later than what this "
                 "checkpoint knows, found none; give later bars"
             )
-    quantised = quantise or (source is not None and source.model.quantised)
-    plan = Plan(settings, prepared, split, split.boundary, None, source, quantised)
+    plan = Plan(settings, prepared, split, split.boundary, None, source, quantise)
     fabric.launch()
     return _train(fabric, plan, writer, resume, on_progress)
 
@@ -183,8 +182,7 @@ def train_folds(
     plans = []
     for fold in walk_forward(prepared, folds, training.validation_fraction, training.label_horizon):
         source = None if init_from is None else _fold_of(init_from, fold)
-        quantised = quantise or (source is not None and source.model.quantised)
-        plans.append(Plan(settings, prepared, fold.split, fold.start, fold.end, source, quantised))
+        plans.append(Plan(settings, prepared, fold.split, fold.start, fold.end, source, quantise))
     fabric.launch()
     trained = []
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True), start=1):
@@ -210,7 +208,12 @@ class Plan:
     judged_from: int
     judged_until: int | None
     source: Checkpoint | None
-    quantised: bool = False
+    quantise: bool
+
+    @property
+    def quantised(self) -> bool:
+        """Whether quantisers are on: a source that has them keeps them."""
+        return self.quantise or (self.source is not None and self.source.model.quantised)
 
     @cached_property  # it reads all of the tensors
     def origin(self) -> Origin:

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import SAFETY_S
+from live import SAFETY_S, eventually
 
 from hrm_runtime import InferenceFailed
 from hrm_runtime import dispatch as module
@@ -92,10 +91,7 @@ class Opened:
 
     def idle(self) -> None:
         """Wait until every worker waits."""
-        until = time.monotonic() + SAFETY_S
-        while self.dispatcher._idle < len(self.dispatcher._threads):
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        eventually(lambda: self.dispatcher._idle >= len(self.dispatcher._threads))
 
     def close(self) -> None:
         self.release()
@@ -316,7 +312,7 @@ def test_closing_does_what_waits_first(opened: Callable[..., Opened], workers: i
     each.submit(*waiting)
     closer = Thread(target=each.dispatcher.close)
     closer.start()
-    until(lambda: each.dispatcher._closed)
+    eventually(lambda: each.dispatcher._closed)
     assert [job.begun.is_set() for job in waiting] == [False] * 9
     assert closer.is_alive()
     held.release()
@@ -338,7 +334,7 @@ def test_idle_workers_help_until_the_last_job_is_done(opened: Callable[..., Open
     assert third.done.wait(SAFETY_S)
     closer = Thread(target=each.dispatcher.close)
     closer.start()
-    until(lambda: each.dispatcher._closed)
+    eventually(lambda: each.dispatcher._closed)
     first.release()
     assert last.begun.wait(SAFETY_S)
     assert beside.done.wait(SAFETY_S)
@@ -346,13 +342,6 @@ def test_idle_workers_help_until_the_last_job_is_done(opened: Callable[..., Open
     last.release()
     closer.join(SAFETY_S)
     assert not closer.is_alive()
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SAFETY_S
-    while not holds():
-        assert time.monotonic() < deadline, "still waiting"
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

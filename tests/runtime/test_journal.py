@@ -30,7 +30,6 @@ from journalled import (
     Disk,
     bars_equal,
     decided,
-    eventually,
     held,
     journal_of,
     records,
@@ -38,7 +37,7 @@ from journalled import (
     sequences,
     taken,
 )
-from live import SAFETY_S
+from live import SAFETY_S, eventually
 
 from hrm_runtime import Account, Action, BadInput, Bar, Bars, Reason
 from hrm_runtime.decision import Decision

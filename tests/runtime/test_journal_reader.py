@@ -21,13 +21,12 @@ from journalled import (
     LOADED,
     SETTINGS,
     decided,
-    eventually,
     journal_of,
     records,
     sequences,
     taken,
 )
-from live import SAFETY_S
+from live import SAFETY_S, eventually
 
 from hrm_runtime import JournalUnreadable
 from hrm_runtime.events import Fed

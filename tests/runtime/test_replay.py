@@ -17,7 +17,6 @@ import pytest
 from artifact_copy import ArtifactCopy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journalled import eventually
 from live import (
     BARS,
     BETA,
@@ -30,6 +29,7 @@ from live import (
     Puppet,
     bar_at,
     deadline_passes,
+    eventually,
     raising,
     set_to,
 )

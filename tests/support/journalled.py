@@ -1,8 +1,6 @@
 """Events of every kind, journals of them, and a disk in a test's hands."""
 
 import sqlite3
-import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -110,14 +108,6 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 def sequences(path: Path) -> list[int]:
     """Of the decisions."""
     return [one["sequence"] for one in records(path) if one.table == "decision"]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + SAFETY_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 class Disk:

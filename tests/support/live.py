@@ -1,5 +1,6 @@
 """A live engine's surroundings in a test's hands: the clock, the bars, and what the model does."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Event
@@ -14,6 +15,14 @@ from hrm_runtime.session import Stop
 
 SAFETY_S = 60.0
 """Longer than anything takes; where it runs out, a test has failed."""
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    end = time.monotonic() + SAFETY_S
+    while not condition():
+        assert time.monotonic() < end, "still waiting"
+        time.sleep(0.001)
 
 
 Live = Callable[..., LiveEngine]
