@@ -2,7 +2,8 @@
 
     python benchmarks/learning_curves.py CHECKPOINT [CHECKPOINT ...] --out curves.png
 
-A CHECKPOINT may be a folder of folds. Each gets a line; a dot marks the epoch that was kept.
+A CHECKPOINT may be a folder of folds. Each gets a line, in the style of its folder and the colour
+of its place in it; a dot marks the epoch that was kept.
 """
 
 import argparse
@@ -21,33 +22,38 @@ PANELS = {
     "regret": "regret, ATR",
 }
 COLOURS = ("#0b5394", "#b45f06", "#5b9bd5", "#f0a04b", "#1a1a1a", "#8c8c8c")
+STYLES = ("-", "--", ":", "-.")
 
 
-def described(folders: list[Path]) -> dict[str, Description]:
-    """By name, the descriptions of checkpoints and of the folds in folders of them."""
-    found = {}
-    for folder in folders:
-        inside = sorted(path.parent for path in folder.glob(f"fold-*/{MANIFEST}"))
-        for checkpoint in inside or [folder]:
-            _, found[str(checkpoint.relative_to(folder.parent))] = read_description(checkpoint)
-    return found
+def folds(folder: Path) -> dict[str, Description]:
+    """By name, the descriptions of a checkpoint or of the folds in a folder of them."""
+    inside = sorted(path.parent for path in folder.glob(f"fold-*/{MANIFEST}")) or [folder]
+    return {str(one.relative_to(folder.parent)): read_description(one)[1] for one in inside}
 
 
-def draw(checkpoints: dict[str, Description], path: Path) -> None:
+def draw(folders: list[dict[str, Description]], path: Path) -> None:
     """Four panels over epochs."""
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    for panel, (field, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-        for (name, one), colour in zip(checkpoints.items(), COLOURS, strict=False):
+    if len(folders) > len(STYLES) or max(map(len, folders)) > len(COLOURS):
+        raise SystemExit(f"expected at most {len(STYLES)} folders of {len(COLOURS)} checkpoints")
+    lines = [
+        (name, one, style, colour)
+        for style, inside in zip(STYLES, folders, strict=False)
+        for colour, (name, one) in zip(COLOURS, inside.items(), strict=False)
+    ]
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    panels = figure.subplots(2, 2).flat
+    for panel, (field, title) in zip(panels, PANELS.items(), strict=True):
+        for name, one, style, colour in lines:
             values = [getattr(epoch, field) for epoch in one.epochs]
             numbers = range(1, len(values) + 1)
-            panel.plot(numbers, values, color=colour, label=name)
+            panel.plot(numbers, values, color=colour, linestyle=style, label=name)
             panel.plot(one.best_epoch, values[one.best_epoch - 1], "o", color=colour)
         panel.set_title(title, loc="left")
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
@@ -57,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a PNG file")
     asked = parser.parse_args()
     require_picture(asked.out)
-    draw(described(asked.checkpoint), asked.out)
+    draw([folds(folder) for folder in asked.checkpoint], asked.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Settings: what loads, what it builds, and what is refused with which words."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,12 @@ def test_the_files_in_models_are_the_rendered_presets(name: str) -> None:
     path = MODELS / name / "settings.yaml"
     assert path.read_text(encoding="utf-8") == render(preset(name))
     assert load_settings(path) == preset(name)
+
+
+def test_the_released_model_was_trained_with_the_settings_beside_it() -> None:
+    settings = load_settings(MODELS / "base" / "market.yaml")
+    contract = json.loads((MODELS / "base" / "artifact" / "contract.json").read_text())
+    assert contract["provenance"]["settings"] == settings.model_dump(mode="json")
 
 
 def test_a_preset_is_written_once(tmp_path: Path) -> None:
