@@ -33,15 +33,13 @@ def folds(folder: Path) -> dict[str, Description]:
 
 def draw(folders: list[dict[str, Description]], path: Path) -> None:
     """Four panels over epochs."""
-    if len(folders) > len(STYLES) or max(map(len, folders)) > len(COLOURS):
-        raise SystemExit(f"expected at most {len(STYLES)} folders of {len(COLOURS)} checkpoints")
     lines = [
         (name, one, style, colour)
         for style, inside in zip(STYLES, folders, strict=False)
         for colour, (name, one) in zip(COLOURS, inside.items(), strict=False)
     ]
     figure = Figure(figsize=(11, 6.5), layout="constrained")
-    panels = figure.subplots(2, 2).flat
+    panels = list(figure.subplots(2, 2).flat)
     for panel, (field, title) in zip(panels, PANELS.items(), strict=True):
         for name, one, style, colour in lines:
             values = [getattr(epoch, field) for epoch in one.epochs]
@@ -52,7 +50,7 @@ def draw(folders: list[dict[str, Description]], path: Path) -> None:
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=100)
 
 
@@ -63,7 +61,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a PNG file")
     asked = parser.parse_args()
     require_picture(asked.out)
-    draw([folds(folder) for folder in asked.checkpoint], asked.out)
+    found = [folds(folder) for folder in asked.checkpoint]
+    if len(found) > len(STYLES) or max(map(len, found)) > len(COLOURS):
+        parser.error(f"expected at most {len(STYLES)} folders of {len(COLOURS)} checkpoints each")
+    draw(found, asked.out)
 
 
 if __name__ == "__main__":

@@ -319,8 +319,8 @@ def inspect(artifact: Path, as_json: Json = False) -> None:
 def predict(
     artifact: Path,
     bars: Annotated[Path, typer.Option(help="CSV or Parquet file of closed bars.")],
-    instrument: Annotated[str, typer.Option(help="A name the artifact knows.")],
-    timeframe: Annotated[str, typer.Option(help="A name the artifact knows.")],
+    instrument: Annotated[str, typer.Option(help="A name; one not known where that is allowed.")],
+    timeframe: Annotated[str, typer.Option(help="A name; one not known where that is allowed.")],
     capital: Capital = 1_000_000.0,
     position: Position = 0.0,
     entry_price: EntryPrice = 0.0,

@@ -9,7 +9,7 @@ from synthetic import random_bars
 from hrm_runtime import Account, Action, Decision, Model, Reason, load
 
 RELEASED = Path(__file__).parents[2] / "models" / "base"
-MOST_BYTES = 30_000_000
+MOST_BYTES = 30_000_000  # every clone carries them
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,10 @@ def at(model: Model, instrument: str, timeframe: str, account: Account) -> Decis
 
 
 def test_card_is_of_this_artifact(released: Model) -> None:
-    assert released.id in (RELEASED / "MODEL_CARD.md").read_text()
+    card, contract = (RELEASED / "MODEL_CARD.md").read_text(), released.contract
+    assert released.id in card
+    assert f"the last {contract.bars_needed} bars" in card
+    assert all(name in card for name in contract.instruments)
 
 
 def test_folder_is_within_its_limit() -> None:
@@ -63,7 +66,14 @@ def test_answer_depends_on_the_instrument(released: Model) -> None:
 
 
 def test_what_is_legal_depends_on_the_account(released: Model) -> None:
-    short = Account(1e6, -2.0, 100.0, 0.0, True, 0.0)
+    short = Account(
+        capital=1e6,
+        position_quantity=-2.0,
+        entry_price=100.0,
+        unrealized_pnl=0.0,
+        is_position_open=True,
+        distance_to_trail=0.0,
+    )
     decision = at(released, "Nifty", "5", short)
     legal = [Action.CLOSE_SHORT, Action.HOLD]
     assert np.flatnonzero(decision.probabilities).tolist() == legal
