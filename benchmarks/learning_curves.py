@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cli.draw import require_picture
-from hrm_train.checkpoint import MANIFEST, Description, read_description
+from cli.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
+from hrm_train.checkpoint import Description, folds_in, read_description
 
 PANELS = {
     "train_loss": "loss on training samples",
@@ -21,13 +21,13 @@ PANELS = {
     "accuracy": "share of best actions",
     "regret": "regret, ATR",
 }
-COLOURS = ("#0b5394", "#b45f06", "#5b9bd5", "#f0a04b", "#1a1a1a", "#8c8c8c")
+COLOURS = (DARK, WARM, LIGHT, SAND, GREY, RED)
 STYLES = ("-", "--", ":", "-.")
 
 
-def folds(folder: Path) -> dict[str, Description]:
+def described(folder: Path) -> dict[str, Description]:
     """By name, the descriptions of a checkpoint or of the folds in a folder of them."""
-    inside = sorted(path.parent for path in folder.glob(f"fold-*/{MANIFEST}")) or [folder]
+    inside = [*folds_in(folder).values()] or [folder]
     return {str(one.relative_to(folder.parent)): read_description(one)[1] for one in inside}
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a PNG file")
     asked = parser.parse_args()
     require_picture(asked.out)
-    found = [folds(folder) for folder in asked.checkpoint]
+    found = [described(folder) for folder in asked.checkpoint]
     if len(found) > len(STYLES) or max(map(len, found)) > len(COLOURS):
         parser.error(f"expected at most {len(STYLES)} folders of {len(COLOURS)} checkpoints each")
     draw(found, asked.out)

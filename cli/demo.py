@@ -80,10 +80,10 @@ def run(folder: Path, released: Path | None = None) -> bool:
     show.parity(report.stages)
 
     show.heading("5  Decide, in processes that cannot import torch")
-    show.decisions(decided(artifact, data, exported.contract.bars_needed))
+    show.decisions(decided(artifact, data))
     if released is not None:
         show.heading(f"6  Decide with {released}, which was trained elsewhere")
-        show.decisions(decided(released, data, load_contract(released).bars_needed))
+        show.decisions(decided(released, data))
     show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
     return report.passed
 
@@ -112,8 +112,9 @@ def weekly(daily: Bars) -> Bars:
     )
 
 
-def decided(artifact: Path, data: Path, bars_needed: int) -> list[tuple[str, str, Bars, Decision]]:
+def decided(artifact: Path, data: Path) -> list[tuple[str, str, Bars, Decision]]:
     """The decision at the end of every series that is long enough, by `decide_without_torch`."""
+    bars_needed = load_contract(artifact).bars_needed
     return [
         (*key, bars, decide_without_torch(artifact, data / f"{'_'.join(key)}.csv"))
         for key, bars in read_series([data]).items()

@@ -42,6 +42,19 @@ def best_file(epoch: int | str) -> str:
     return f"best-{epoch}.safetensors"
 
 
+def fold_name(number: int) -> str:
+    """The name of the folder of a fold, of those of a walk forward."""
+    return f"fold-{number}"
+
+
+def folds_in(folder: Path) -> dict[int, Path]:
+    """The folders of folds in `folder`, in order of their numbers; none in that of a checkpoint."""
+    if (folder / MANIFEST).exists():
+        return {}
+    matches = (re.fullmatch(r"fold-([1-9]\d*)", path.name) for path in folder.glob("fold-*"))
+    return {n: folder / fold_name(n) for n in sorted(int(match[1]) for match in matches if match)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What one epoch came to.

@@ -1,12 +1,11 @@
 """Judgement of a trained checkpoint, or of the folds of a walk forward, on what was kept aside."""
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrm_runtime.bars import Integers, listed, moment
-from hrm_train.checkpoint import MANIFEST, load_checkpoint
+from hrm_train.checkpoint import fold_name, folds_in, load_checkpoint
 from hrm_train.devices import Device, kind_of
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
@@ -88,22 +87,21 @@ def candidates(folder: str | Path) -> list[Candidate]:
         CheckpointInvalid: one cannot be read, a fold is missing, or of another training.
     """
     folder = Path(folder)
-    matches = (re.fullmatch(r"fold-([1-9]\d*)", path.name) for path in folder.glob("fold-*"))
-    numbers = sorted(int(match[1]) for match in matches if match)
-    if (folder / MANIFEST).exists() or not numbers:
+    folds = folds_in(folder)
+    if not folds:
         return [Candidate(None, folder, load_checkpoint(folder))]
-    if missing := sorted(set(range(1, numbers[-1])) - set(numbers)):
+    last = max(folds)
+    if missing := sorted(set(range(1, last)) - set(folds)):
         raise CheckpointInvalid(
-            f"{folder}: expected fold-1 to fold-{numbers[-1]}, found no "
-            + ", ".join(f"fold-{number}" for number in missing)
+            f"{folder}: expected {fold_name(1)} to {fold_name(last)}, found no "
+            + ", ".join(map(fold_name, missing))
         )
-    paths = [folder / f"fold-{number}" for number in numbers]
-    found = [Candidate(n, p, load_checkpoint(p)) for n, p in zip(numbers, paths, strict=True)]
+    found = [Candidate(number, path, load_checkpoint(path)) for number, path in folds.items()]
     trainings = [(one.checkpoint.settings, one.checkpoint.description.vocabulary) for one in found]
     for one, training in zip(found, trainings, strict=True):
         if training != trainings[0]:
             raise CheckpointInvalid(
-                f"{one.folder}: expected a fold of the same training as {paths[0]}, found other "
+                f"{one.folder}: expected a fold of the same training as {folds[1]}, found other "
                 "settings or a different vocabulary"
             )
     spans = [one.checkpoint.description for one in found]

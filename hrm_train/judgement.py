@@ -143,10 +143,9 @@ def network_answers(
     on_batch: Callable[[int], None],
 ) -> Answers:
     """What the network would answer if served; `on_batch` is told how many samples more."""
-    device = model.q_head.logits.weight.device
-    tensors = Tensors(prepared, model.settings.network.input.window, device)
+    tensors = Tensors(prepared, model.settings.network.input.window, model.device)
     parts = []
-    for chosen in torch.from_numpy(samples).to(device).split(BATCH):
+    for chosen in torch.from_numpy(samples).to(model.device).split(BATCH):
         outputs, segments_B = served(model, *tensors.inputs(chosen))
         parts.append(
             (

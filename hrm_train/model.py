@@ -502,6 +502,11 @@ class HierarchicalReasoningModel(nn.Module):
             module.compile(dynamic=False)
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.q_head.logits.weight.device
+
+    @property
     def products(self) -> dict[str, QuantisableLinear]:
         """The products of both recurrent modules, by name of module."""
         return {n: m for n, m in self.named_modules() if isinstance(m, QuantisableLinear)}

@@ -47,7 +47,7 @@ def calibrate(
             f"expected at least {LEAST_WINDOWS} windows to calibrate quantisers on, found "
             f"{len(features)}; give more bars"
         )
-    device = model.q_head.logits.weight.device
+    device = model.device
     batches = [
         torch.as_tensor(array, device=device).split(_TOGETHER)
         for array in (features, account, instrument, timeframe)

@@ -24,6 +24,7 @@ from hrm_train.checkpoint import (
     CheckpointWriter,
     Description,
     Epoch,
+    fold_name,
     load_checkpoint,
 )
 from hrm_train.devices import (
@@ -176,7 +177,7 @@ def train_folds(
     """
     _require_source(quantise, init_from)
     fabric = _devices(settings, where)
-    writers = [_writer(Path(out) / f"fold-{number}", resume) for number in range(1, folds + 1)]
+    writers = [_writer(Path(out) / fold_name(number), resume) for number in range(1, folds + 1)]
     prepared = load_or_prepare(settings, data)
     training = settings.training
     plans = []
@@ -360,7 +361,7 @@ def _require_source(quantise: bool, init_from: str | Path | None) -> None:
 
 def _fold_of(walk: str | Path, fold: Fold) -> Checkpoint:
     """The checkpoint of a fold in the folder of an earlier walk over the same parts."""
-    folder = Path(walk) / f"fold-{fold.number}"
+    folder = Path(walk) / fold_name(fold.number)
     source = load_checkpoint(folder)
     known = source.description
     found = (known.boundary, known.judged_from, known.judged_until)
@@ -461,10 +462,9 @@ def _train(
 def _quantise(model: HierarchicalReasoningModel, prepared: Prepared, split: Split) -> None:
     """Switch quantisers on, calibrated on samples from all over the training part."""
     settings = model.settings
-    device = model.q_head.logits.weight.device
     chosen = spread(prepared, split.train, CALIBRATION_WINDOWS, settings.training.seed)
-    tensors = Tensors(prepared, settings.network.input.window, device)
-    model.quantise(calibrate(model, *tensors.inputs(torch.from_numpy(chosen).to(device))))
+    tensors = Tensors(prepared, settings.network.input.window, model.device)
+    model.quantise(calibrate(model, *tensors.inputs(torch.from_numpy(chosen).to(model.device))))
 
 
 def _untrained(prepared: Prepared, train: npt.NDArray[np.int64]) -> tuple[set[int], set[int]]:
