@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cli.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
+from hrm_cli.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
 from hrm_train.checkpoint import Description, folds_in, read_description
 
 PANELS = {

@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typer.testing import CliRunner
 
 import hrm_train.devices
-from cli import show
-from cli.app import Device, Precision, Preset, app
+from hrm_cli import show
+from hrm_cli.app import Device, Precision, Preset, app
 from hrm_export.errors import LimitExceeded
 from hrm_export.gates import FLOAT_TOLERANCES
 from hrm_export.limits import MOST_MEGABYTES
@@ -617,7 +617,7 @@ def test_the_table_suits_a_terminal_without_block_characters(
 ) -> None:
     arguments = [str(a) for a in predict(artifact_folder, bars_folder / "Alpha_5.csv")]
     result = subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
+        [sys.executable, "-m", "hrm_cli", *arguments],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "cp1252"},
@@ -700,7 +700,7 @@ def test_an_unknown_instrument_exits_with_2_and_names_the_known(
 
 def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`hrm` in a process in which `package` cannot be imported."""
-    code = f"import sys; sys.modules[{package!r}] = None; from cli.__main__ import main; main()"
+    code = f"import sys; sys.modules[{package!r}] = None; from hrm_cli.__main__ import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
@@ -728,7 +728,7 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
 
 def test_a_missing_package_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bokeh_sampledata", None)
-    monkeypatch.delitem(sys.modules, "cli.demo", raising=False)
+    monkeypatch.delitem(sys.modules, "hrm_cli.demo", raising=False)
     result = hrm("demo")
     assert result.exit_code == BAD_INPUT
     assert "demo needs bokeh_sampledata" in result.stderr

@@ -8,9 +8,9 @@ import pytest
 from synthetic import SMALL, random_bars
 from typer.testing import CliRunner
 
-import cli.demo
-from cli.app import app
-from cli.demo import WEEK, decide_without_torch, demo_bars, weekly
+import hrm_cli.demo
+from hrm_cli.app import app
+from hrm_cli.demo import WEEK, decide_without_torch, demo_bars, weekly
 from hrm_runtime import Bars, InferenceFailed
 from hrm_runtime.bars import write_csv
 
@@ -48,9 +48,9 @@ def test_the_demo_runs_from_bars_to_decisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = {"AAPL_D": random_bars(400, 1, DAY), "FB_D": random_bars(100, 2, DAY)}
-    monkeypatch.setattr(cli.demo, "demo_bars", lambda: series)
-    monkeypatch.setattr(cli.demo, "PRESETS", {"tiny": SMALL})
-    monkeypatch.setattr(cli.demo, "PARITY_WINDOWS", 40)
+    monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
+    monkeypatch.setattr(hrm_cli.demo, "PRESETS", {"tiny": SMALL})
+    monkeypatch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
     assert result.exit_code == 0, result.output
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
@@ -75,5 +75,5 @@ def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_demo_without_parity_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.demo, "run", lambda folder, model: False)
+    monkeypatch.setattr(hrm_cli.demo, "run", lambda folder, model: False)
     assert CliRunner().invoke(app, ["demo"]).exit_code == 1

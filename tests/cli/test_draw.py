@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from synthetic import random_bars
 from typer.testing import CliRunner
 
-from cli import draw, report
-from cli.app import app
+from hrm_cli import draw, report
+from hrm_cli.app import app
 from hrm_runtime import Account, Action, BadInput, Reason
 from hrm_runtime.actions import Side
 from hrm_runtime.backtest import Backtest

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import judgement, show
-from cli.app import app
+from hrm_cli import judgement, show
+from hrm_cli.app import app
 from hrm_train.calibration import Calibration
 from hrm_train.evaluation import Evaluation, evaluate
 from hrm_train.judgement import FoldJudgement, Judgement
@@ -219,7 +219,7 @@ def test_a_missing_scikit_learn_is_named_with_the_line_that_installs_it(
         monkeypatch.setitem(sys.modules, name, None)
     for name in ("baselines", "judgement", "evaluation"):
         monkeypatch.delitem(sys.modules, f"hrm_train.{name}")
-    monkeypatch.delitem(sys.modules, "cli.judgement")
+    monkeypatch.delitem(sys.modules, "hrm_cli.judgement")
     result = hrm("evaluate", checkpoint_folder, "--data", bars_folder)
     assert result.exit_code == BAD_INPUT
     assert "evaluate needs sklearn: pip install '.[train]'" in result.stderr

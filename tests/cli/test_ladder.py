@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from cli import show
+from hrm_cli import show
 from hrm_export.build import Change
 from hrm_runtime.contract import OUTPUTS, Flip, GapBand, OutputParity, Stage
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cli.__main__ import main
+from hrm_cli.__main__ import main
 
 
 def test_it_runs_the_verbs(
@@ -19,7 +19,7 @@ def test_it_runs_the_verbs(
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_it_names_the_extra_it_needs(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.partition(".")[0] in {package, "cli"}]:
+    for module in [name for name in sys.modules if name.partition(".")[0] in {package, "hrm_cli"}]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match=rf"needs {package}: pip install '\.\[cli\]'"):
@@ -27,8 +27,8 @@ def test_it_names_the_extra_it_needs(package: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_broken_installation_is_not_explained_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "cli.app", raising=False)
-    monkeypatch.setitem(sys.modules, "cli.show", None)
-    monkeypatch.delattr("cli.show", raising=False)
+    monkeypatch.delitem(sys.modules, "hrm_cli.app", raising=False)
+    monkeypatch.setitem(sys.modules, "hrm_cli.show", None)
+    monkeypatch.delattr("hrm_cli.show", raising=False)
     with pytest.raises(ModuleNotFoundError):
         main()

@@ -10,8 +10,8 @@ import polars
 import pytest
 from typer.testing import CliRunner
 
-from cli.app import app
-from cli.readers import readers
+from hrm_cli.app import app
+from hrm_cli.readers import readers
 from hrm_runtime import bars as runtime_bars
 from hrm_runtime import read_csv
 from hrm_train import parquet
@@ -82,7 +82,7 @@ def test_parquet_without_polars_exits_with_2_and_the_line_that_installs_it(
 
 
 def test_deciding_on_parquet_needs_no_torch(artifact_folder: Path, parquet_file: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from cli.__main__ import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from hrm_cli.__main__ import main; main()"
     arguments = predict(artifact_folder, parquet_file)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False

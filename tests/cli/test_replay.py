@@ -15,8 +15,8 @@ from rich.console import Console
 from synthetic import ACCOUNTS, random_bars
 from typer.testing import CliRunner
 
-from cli import report, show
-from cli.app import app
+from hrm_cli import report, show
+from hrm_cli.app import app
 from hrm_runtime import Journal, LiveEngine, LiveSettings, load
 from hrm_runtime.contract import FORMAT_VERSION
 from hrm_runtime.replay import Difference
@@ -173,7 +173,7 @@ def test_a_replay_needs_nothing_but_the_extra_cli(journal: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'onnx', 'onnxscript', 'polars', 'yaml'):\n"
         "    sys.modules[name] = None\n"
-        "from cli.__main__ import main\n"
+        "from hrm_cli.__main__ import main\n"
         "main()"
     )
     result = subprocess.run(

@@ -12,8 +12,8 @@ import pytest
 from synthetic import random_bars
 from typer.testing import CliRunner
 
-from cli import report, show
-from cli.app import app
+from hrm_cli import report, show
+from hrm_cli.app import app
 from hrm_runtime import Account, Action, Model, Reason, load
 from hrm_runtime.backtest import Backtest, backtest
 from hrm_runtime.bars import write_csv
@@ -336,7 +336,7 @@ def test_neither_needs_a_training_library(verb: str, data: Path, tmp_path: Path)
     code = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'polars', 'yaml'): sys.modules[name] = None\n"
-        "from cli.__main__ import main; main()"
+        "from hrm_cli.__main__ import main; main()"
     )
     picture = tmp_path / "one.png"
     options = {
@@ -361,8 +361,8 @@ def test_drawing_needs_matplotlib_and_says_so(
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "cli.draw", raising=False)
-    monkeypatch.delattr("cli.draw", raising=False)
+    monkeypatch.delitem(sys.modules, "hrm_cli.draw", raising=False)
+    monkeypatch.delattr("hrm_cli.draw", raising=False)
     options = {
         "backtest": ["--data", data],
         "trace": ["--bars", data / "Alpha_5.csv", "--out", tmp_path / "one.png"],

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Task
 from rich.text import Text
 
-from cli import show
+from hrm_cli import show
 from hrm_train.checkpoint import Epoch
 from hrm_train.trainer import Progress
 

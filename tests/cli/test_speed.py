@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import hrm_export.peers
-from cli import draw, show, speed
-from cli.app import app
+from hrm_cli import draw, show, speed
+from hrm_cli.app import app
 from hrm_runtime import ArtifactDamaged, BadInput
 from hrm_runtime import bench as measuring
 from hrm_runtime.bench import BATCHES, Bench, Latency, Result, Skipped
@@ -130,7 +130,7 @@ for name in ("torch", "onnx", "onnxscript", "openvino"):
 from hrm_runtime import bench
 bench.ROUNDS = bench.BATCH_ROUNDS = 2
 bench.TURN = 0.0
-from cli.__main__ import main
+from hrm_cli.__main__ import main
 main()
 """
     arguments = ["bench", str(ARTIFACT), "--picture", str(tmp_path / "bench.png")]

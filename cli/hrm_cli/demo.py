@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from bokeh_sampledata import stocks
 
-from cli import show
+from hrm_cli import show
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
@@ -32,7 +32,7 @@ _WITHOUT_TORCH = """
 import sys
 for name in ("torch", "onnx", "onnxscript"):
     sys.modules[name] = None  # any import of it fails
-from cli.__main__ import main
+from hrm_cli.__main__ import main
 main()
 """
 

@@ -1,4 +1,4 @@
-"""`hrm`, also as `python -m cli`."""
+"""`hrm`, also as `python -m hrm_cli`."""
 
 import sys
 
@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say what to install."""
     try:
-        from cli.app import app
+        from hrm_cli.app import app
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in {"typer", "rich"}:

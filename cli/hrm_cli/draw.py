@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from cli.report import interval_text, outcome
-from cli.speed import short
+from hrm_cli.report import interval_text, outcome
+from hrm_cli.speed import short
 from hrm_runtime import Action, BadInput
 from hrm_runtime.actions import LEGAL, Side
 from hrm_runtime.backtest import Backtest

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from cli import show
+from hrm_cli import show
 from hrm_runtime.bench import BATCHES, Bench, Latency, Result
 from hrm_runtime.machine import Machine
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from cli import show
+from hrm_cli import show
 from hrm_runtime import Action
 from hrm_runtime.backtest import Backtest
 from hrm_runtime.bars import moment

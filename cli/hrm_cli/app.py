@@ -16,8 +16,8 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from cli import show
-from cli.readers import readers
+from hrm_cli import show
+from hrm_cli.readers import readers
 from hrm_runtime import Account, BadInput, GateFailed, HrmError
 from hrm_runtime.bars import read_bars, read_series
 
@@ -227,7 +227,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint on what it was not trained on, beside simple baselines."""
-    from cli import judgement
+    from hrm_cli import judgement
     from hrm_train.evaluation import evaluate as judge
 
     with show.advancing("judging") as on_progress:
@@ -355,7 +355,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure how fast an artifact answers here, and the memory it takes."""
-    from cli import draw, speed
+    from hrm_cli import draw, speed
 
     if picture is not None:
         draw.require_picture(picture)
@@ -401,7 +401,7 @@ def backtest(
     as_json: Json = False,
 ) -> None:
     """Walk through past bars as a live process would have, and account for every trade."""
-    from cli import draw, report
+    from hrm_cli import draw, report
     from hrm_runtime import load
     from hrm_runtime.backtest import backtest as walk
     from hrm_runtime.backtest import decision_bars
@@ -452,7 +452,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Draw how the decision at the close of the newest bar comes about, step by step."""
-    from cli import draw, report
+    from hrm_cli import draw, report
     from hrm_runtime import load
     from hrm_runtime.trace import trace as follow
 
@@ -481,7 +481,7 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Decide again what a live engine's journal holds, and name the first difference."""
-    from cli import report
+    from hrm_cli import report
     from hrm_runtime import load
     from hrm_runtime.replay import replay as again
 
@@ -508,7 +508,7 @@ def demo(
     ] = None,
 ) -> None:
     """Do all of it on bundled real bars: train, export, parity, decide without torch."""
-    from cli.demo import run
+    from hrm_cli.demo import run
 
     if not run(out, model):
         raise typer.Exit(GATE_FAILED)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
-from cli import show
+from hrm_cli import show
 from hrm_train.evaluation import Evaluation
 from hrm_train.judgement import Judgement
 from hrm_train.metrics import Estimate
