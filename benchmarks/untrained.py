@@ -55,6 +55,8 @@ def untrained(name: str, timesteps: int | None, segments: int | None) -> Checkpo
     prepared = prepare_series(settings, {("Alpha", "5"): random_bars(BARS)})
     chosen = spread(prepared, np.arange(len(prepared)), WINDOWS, 0)
     torch.manual_seed(0)
+    model = HierarchicalReasoningModel(settings).eval()
+    model.q_head.logits.bias.data[1] += 3.0  # it starts at a tie; so all segments are run
     manifest = prepared.manifest
     description = Description(
         format_version=1, digest="", feature_version=manifest.feature_version,
@@ -64,7 +66,7 @@ def untrained(name: str, timesteps: int | None, segments: int | None) -> Checkpo
         files={},
     )  # fmt: skip
     return Checkpoint(
-        HierarchicalReasoningModel(settings).eval(),
+        model,
         settings,
         description,
         windows(prepared, chosen, settings.network.input.bars_needed),
@@ -84,7 +86,8 @@ def write(source: Checkpoint, precision: Precision, out: Path) -> None:
     _, graph = graphs.popitem()
     parity = lower_rungs(model, contract, graphs, inputs)
     require(parity)
-    golden = make_golden(Model(contract, "", Session(graph)).run, contract, source.windows, inputs)
+    served = Model(contract, "", Session(graph)).run
+    golden = make_golden(served, served, contract, source.windows, inputs)
     out.mkdir(parents=True)
     write_files(out, replace(contract, parity=parity), graph, golden)
     print(f"wrote {out}, id {load(out).id}")

@@ -11,7 +11,7 @@ from hrm_export.gates import GAPS, Gate
 from hrm_runtime.account import Account
 from hrm_runtime.contract import OUTPUTS, Flip, GapBand, Growth, OutputParity, Stage
 from hrm_runtime.decision import Decision
-from hrm_runtime.golden import deviation, lots_agree
+from hrm_runtime.golden import deviation, lots_agree, top_two_gap
 from hrm_runtime.model import Outputs, decisions
 
 
@@ -41,12 +41,14 @@ class Comparison:
             if self._gate.tolerances is not None:
                 self._beyond[name] += int((relative > self._gate.tolerances[name]).sum())
         ours, theirs = decisions(expected, accounts, ""), decisions(found, accounts, "")
-        for reference, decision in zip(ours, theirs, strict=True):
+        for row, (reference, decision) in enumerate(zip(ours, theirs, strict=True)):
             what = _difference(reference, decision)
             gap = top_two_gap(reference)
             if what is not None:
                 self._flips.append(Flip(window=len(self._gaps), what=what, gap=gap))
-                self._unexcused += not _excused(self._gate, reference, decision)
+                parted = min(reference.segments, decision.segments)  # here one of them halted
+                halt, go_on = expected[parted - 1]["q_values"][row].tolist()
+                self._unexcused += not _excused(self._gate, reference, decision, abs(halt - go_on))
             self._gaps.append(gap)
             self._same_action.append(reference.action == decision.action)
 
@@ -110,12 +112,6 @@ def _worst(errors: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return worst
 
 
-def top_two_gap(decision: Decision) -> float:
-    """The difference of a decision's two largest probabilities; illegal actions have 0."""
-    first, second, *_ = sorted(decision.probabilities, reverse=True)
-    return first - second
-
-
 def _difference(
     reference: Decision, found: Decision
 ) -> Literal["segments", "action", "quantity"] | None:
@@ -128,11 +124,14 @@ def _difference(
     return None
 
 
-def _excused(gate: Gate, reference: Decision, found: Decision) -> bool:
-    """Whether a difference is one that the gate allows."""
-    halt, go_on = reference.q_values
+def _excused(gate: Gate, reference: Decision, found: Decision, halting_gap: float) -> bool:
+    """Whether a difference is one that the gate allows.
+
+    Args:
+        halting_gap: of the reference's two halting values, where the numbers of segments part.
+    """
     other_segments = reference.segments != found.segments
-    if other_segments and abs(halt - go_on) <= gate.near_halt:
+    if other_segments and halting_gap <= gate.near_halt:
         return True
     if other_segments and gate.whole:
         return False

@@ -99,7 +99,8 @@ def export(
     Raises:
         CheckpointInvalid: the checkpoint is missing, damaged or of other dimensions.
         BadBars, DataInvalid, SettingsInvalid: calibration or golden bars cannot be read, are too
-            few, or of names that the checkpoint does not know.
+            few, or of names that the checkpoint does not know; or too few windows have a decision
+            that rounding cannot turn.
         ExportRefused: `out` exists or cannot be written, the precision is none, a number is out of
             bounds, or there are no quantisers.
         PassFailed, LimitExceeded, ParityFailed: the graph is not what it should be.
@@ -137,7 +138,8 @@ def export(
     if golden:
         candidates = bars_windows(source, golden, MOST_WINDOWS)
         inputs = window_inputs(contract, candidates)
-    vectors = make_golden(torch_run(twin_of(model, precision)), contract, candidates, inputs)
+    twin = torch_run(twin_of(model, precision))
+    vectors = make_golden(twin, served.run, contract, candidates, inputs)
 
     with _staging(destination) as folder:
         write_files(folder, replace(contract, parity=parity), graph, vectors)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hrm_runtime.contract import LARGEST_ALLOWANCE, OUTPUTS, Precision
+from hrm_runtime.contract import LARGEST_ALLOWANCE, NEAR, OUTPUTS, Precision
 
 FLOAT_TOLERANCES: Final[Mapping[str, float]] = {
     # Float32 sums in another order differ by some 1e-7 of states of RMS 1; each of N x T steps
@@ -54,7 +54,7 @@ class Gate:
         tolerances: by output; None where outputs are listed only.
         near_tie: an action may differ where the reference's two largest probabilities are closer.
         near_halt: the number of segments may, with all that follows, where the reference's halting
-            values are closer.
+            values of the pass at which they part are closer.
         whole: whether segments and lots must agree too, not actions alone.
         allowance: share of windows that may decide otherwise, or be beyond a tolerance, for no
             reason above.
@@ -68,20 +68,26 @@ class Gate:
 
 
 FLOAT: Final = Gate(
-    tolerances=FLOAT_TOLERANCES, near_tie=1e-4, near_halt=1e-4, whole=True, allowance=0.0
+    tolerances=FLOAT_TOLERANCES,
+    near_tie=NEAR["fp32"],
+    near_halt=NEAR["fp32"],
+    whole=True,
+    allowance=0.0,
 )
 """The same arithmetic on both sides, added up in another order."""
 
 INT8: Final = Gate(
     tolerances=INT8_TOLERANCES,
     near_tie=0.0,
-    near_halt=0.01,
+    near_halt=NEAR["int8"],
     whole=True,
     allowance=LARGEST_ALLOWANCE,
 )
 """Integers on both sides, of inputs that float32 rounds otherwise."""
 
-QUANTISED: Final = Gate(tolerances=None, near_tie=0.2, near_halt=0.01, whole=False, allowance=0.0)
+QUANTISED: Final = Gate(
+    tolerances=None, near_tie=0.2, near_halt=NEAR["int8"], whole=False, allowance=0.0
+)
 """Integers against float32 of the same weights: what quantisation does, not whether it is right."""
 
 OF_PRECISION: Final[Mapping[Precision, Gate]] = {"fp32": FLOAT, "fp16": FLOAT, "int8": INT8}

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hrm_runtime import Action, ArtifactDamaged, Decision, Model, Reason, SelfTestFailed
-from hrm_runtime.contract import GOLDEN, OUTPUTS
+from hrm_runtime import Account, Action, ArtifactDamaged, Decision, Model, Reason, SelfTestFailed
+from hrm_runtime.actions import LEGAL
+from hrm_runtime.contract import GOLDEN, NEAR, OUTPUTS
 from hrm_runtime.decision import hold
-from hrm_runtime.golden import Golden, deviation, lots_agree, replay
-from hrm_runtime.model import Outputs
+from hrm_runtime.golden import Golden, deviation, lots_agree, margins, replay, top_two_gap
+from hrm_runtime.model import Outputs, decisions
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -249,7 +250,10 @@ def test_only_an_opening_is_rounded(
             "expected at least 32 windows, 4 of them with bars; found 31 and 4",
         ),
         (lambda g: replace(g, bars=g.bars[:3]), "expected at least 32 windows, .* found 32 and 3"),
-        (lambda g: replace(g, passes=g.passes[:1]), "expected 1 segments, found 2"),
+        (
+            lambda g: replace(g, passes=g.passes[:1]),
+            "expected the passes of 2 segments, found those of 1",
+        ),
         (
             lambda g: with_output(g, 0, "value", g.passes[0]["value"][:, None]),
             r"segment 0, value: expected \(32, 1\), found \(32,\)",
@@ -278,6 +282,130 @@ def test_vectors_that_do_not_fit_fail(
 ) -> None:
     with pytest.raises(SelfTestFailed, match=rf"^golden\.npz: {message}"):
         replay(edit(golden), model)
+
+
+FLAT = Account.flat(1e6)
+
+
+def outputs_of(*rows: tuple[list[float], float, float]) -> Outputs:
+    """Rows of (logits, q_halt, q_continue)."""
+    return {
+        "action_type": np.array([logits for logits, _, _ in rows], dtype=np.float32),
+        "quantity": np.ones(len(rows), np.float32),
+        "value": np.zeros(len(rows), np.float32),
+        "q_values": np.array([q_values for _, *q_values in rows], dtype=np.float32),
+    }
+
+
+def test_the_gap_is_between_the_two_likeliest_actions() -> None:
+    (decision,) = decisions([outputs_of(([1.0, 0.0, -1e4, -1e4, 0.5], 0.9, 0.1))], [FLAT], "")
+    powers = np.exp([1.0, 0.5, 0.0])
+    assert top_two_gap(decision) == pytest.approx((powers[0] - powers[1]) / powers.sum())
+    other = replace(decision, probabilities=(0.0, 0.0, 0.4, 0.0, 0.6))
+    assert top_two_gap(other) == pytest.approx(0.2)
+
+
+def test_margins_are_those_of_the_passes_that_decide() -> None:
+    clear, tie = [9.0, 0.0, -1e4, -1e4, 0.0], [1.0, 1.0, -1e4, -1e4, -1e4]
+    first = outputs_of((clear, 0.6, 0.5), (tie, 0.5, 0.7), (clear, 0.5, 0.75), (tie, 0.25, 0.5))
+    second = outputs_of((tie, 0.5, 0.5), (clear, 0.9, 0.8), (clear, 0.5, 0.5), (tie, 0.25, 0.375))
+    three = outputs_of((tie, 0.5, 0.5), (tie, 0.5, 0.5), (tie, 0.5, 0.5), (clear, 0.5, 0.5))
+    gaps, halting = margins([first, second, three], [FLAT] * 4, 3)
+    certain = top_two_gap(decisions([outputs_of((clear, 1, 0))], [FLAT], "")[0])
+    assert gaps == pytest.approx([certain, certain, 0.0, certain])  # of the pass each halts at
+    assert halting == pytest.approx([0.1, 0.1, 0.0, 0.125])  # the third goes on by a hair
+    _, last = margins([first], [FLAT] * 4, 1)
+    assert np.isinf(last).all()  # there is no other segment
+    _, one_of_two = margins([first], [FLAT] * 4, 2)
+    assert one_of_two == pytest.approx([0.1, 0.2, 0.25, 0.25])
+
+
+class Elsewhere(Model):
+    """Answers `passes`, as another processor might answer the golden windows."""
+
+    def __init__(self, model: Model, golden: Golden, passes: list[Outputs]) -> None:
+        super().__init__(model.contract, model.id, model._session)
+        self.passes = passes
+        self.from_bars = iter(decisions(passes, golden.accounts(), model.id))
+
+    def run_segments(self, *arrays: Any, **_: Any) -> list[Outputs]:
+        return self.passes
+
+    def decide(self, *arguments: Any, **names: Any) -> Decision:
+        return next(self.from_bars)
+
+
+def with_row(golden: Golden, name: str, window: int, row: list[float]) -> Golden:
+    """`golden` with other outputs of one window's first pass, and what is decided by them."""
+    output = golden.passes[0][name].copy()
+    output[window] = row
+    golden = with_output(golden, 0, name, output)
+    made = decisions(golden.passes, golden.accounts(), "")[window]
+    for kind, value in (
+        ("actions", int(made.action)),
+        ("segments", made.segments),
+        ("quantities", made.quantity),
+    ):
+        golden = changed(golden, kind, window, value - getattr(golden, kind)[window])
+    return golden
+
+
+@pytest.mark.parametrize(("gap", "tie"), [(1e-7, True), (0.9e-4, True), (1.2e-4, False)])
+@pytest.mark.parametrize("window", [0, 8], ids=["also from bars", "as features"])
+@pytest.mark.parametrize("halts", [True, False])
+def test_a_stored_tie_of_halting_may_turn_on_another_processor(
+    golden: Golden, model: Model, gap: float, tie: bool, halts: bool, window: int
+) -> None:
+    halting, going_on = [0.5 + gap, 0.5], [0.5, 0.5 + gap]
+    stored = with_row(golden, "q_values", window, halting if halts else going_on)
+    found = with_row(golden, "q_values", window, going_on if halts else halting)
+    assert (stored.segments[window], found.segments[window]) == ((1, 2) if halts else (2, 1))
+    elsewhere = Elsewhere(model, golden, list(found.passes))
+    if tie:
+        replay(stored, elsewhere)
+        return
+    with pytest.raises(SelfTestFailed, match=rf"window {window}: expected action \d in segment"):
+        replay(stored, elsewhere)
+
+
+def test_a_tie_may_end_the_passes_early(golden: Golden, model: Model) -> None:
+    stored, there = golden, golden
+    for window in np.flatnonzero(golden.segments == 2).tolist():
+        stored = with_row(stored, "q_values", window, [0.5, 0.5 + 1e-6])
+        there = with_row(there, "q_values", window, [0.5 + 1e-6, 0.5])
+    assert (stored.segments.max(), there.segments.max()) == (2, 1)
+    replay(stored, Elsewhere(model, golden, list(there.passes[:1])))
+
+
+@pytest.mark.parametrize(("gap", "tie"), [(0.9e-4, True), (4e-4, False)])
+def test_a_stored_tie_of_actions_may_turn_on_another_processor(
+    golden: Golden, model: Model, gap: float, tie: bool
+) -> None:
+    window = int(np.flatnonzero(golden.segments == 1)[-1])
+    first, second = LEGAL[golden.accounts()[window].side][:2]
+    logits = np.full((2, 5), -1e4, np.float32)
+    logits[[0, 1], [first, second]] = gap
+    logits[[0, 1], [second, first]] = 0.0
+    stored = with_row(golden, "action_type", window, logits[0].tolist())
+    found = with_row(golden, "action_type", window, logits[1].tolist())
+    assert (stored.actions[window], found.actions[window]) == (first, second)
+    elsewhere = Elsewhere(model, golden, list(found.passes))
+    if tie:
+        replay(stored, elsewhere)
+        return
+    with pytest.raises(SelfTestFailed, match=rf"window {window}: expected action {first} in"):
+        replay(stored, elsewhere)
+
+
+def test_a_tie_excuses_no_output_beyond_its_tolerance(golden: Golden, model: Model) -> None:
+    stored = with_row(golden, "q_values", 8, [0.5, 0.5 + 1e-6])
+    found = with_row(golden, "q_values", 8, [0.502, 0.5])
+    with pytest.raises(SelfTestFailed, match=r"segment 0, q_values\[8, 0\]: expected 0\.5 within"):
+        replay(stored, Elsewhere(model, golden, list(found.passes)))
+
+
+def test_integers_round_by_more() -> None:
+    assert NEAR == {"fp32": 1e-4, "fp16": 1e-4, "int8": 0.01}
 
 
 class Echo(Model):
