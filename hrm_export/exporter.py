@@ -42,6 +42,7 @@ from hrm_runtime.model import Model
 from hrm_runtime.schema import seal
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
+from hrm_train.devices import computing_with
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import trading_rules
 from hrm_train.scales import calibrate
@@ -118,28 +119,29 @@ def export(
     destination = Path(out)
     _require_new(destination)
     source = load_checkpoint(checkpoint)
-    model = _configured(source, precision, cycles, timesteps, calibration)
+    with computing_with(source.settings.threads):
+        model = _configured(source, precision, cycles, timesteps, calibration)
 
-    graphs: dict[str, bytes] = {}
-    changes: tuple[Change, ...] = ()
-    for built in stages(model, precision):
-        graphs[built.stage], changes = built.to_bytes(), built.changes
-    _, graph = graphs.popitem()  # what is deployed comes last
-    require_limits(graph, max_megabytes)
+        graphs: dict[str, bytes] = {}
+        changes: tuple[Change, ...] = ()
+        for built in stages(model, precision):
+            graphs[built.stage], changes = built.to_bytes(), built.changes
+        _, graph = graphs.popitem()  # what is deployed comes last
+        require_limits(graph, max_megabytes)
 
-    contract = contract_of(source, model, precision, destination.name)
-    inputs = window_inputs(contract, source.windows)
-    served = Model(contract, "", Session(graph))
-    parity = lower_rungs(model, contract, graphs, inputs) + upper_rungs(
-        model, served, graph, inputs, source.description.quantised
-    )
-    require(parity)
-    candidates = source.windows
-    if golden:
-        candidates = bars_windows(source, golden, MOST_WINDOWS)
-        inputs = window_inputs(contract, candidates)
-    twin = torch_run(twin_of(model, precision))
-    vectors = make_golden(twin, served.run, contract, candidates, inputs)
+        contract = contract_of(source, model, precision, destination.name)
+        inputs = window_inputs(contract, source.windows)
+        served = Model(contract, "", Session(graph))
+        parity = lower_rungs(model, contract, graphs, inputs) + upper_rungs(
+            model, served, graph, inputs, source.description.quantised
+        )
+        require(parity)
+        candidates = source.windows
+        if golden:
+            candidates = bars_windows(source, golden, MOST_WINDOWS)
+            inputs = window_inputs(contract, candidates)
+        twin = torch_run(twin_of(model, precision))
+        vectors = make_golden(twin, served.run, contract, candidates, inputs)
 
     with _staging(destination) as folder:
         write_files(folder, replace(contract, parity=parity), graph, vectors)

@@ -24,6 +24,7 @@ from hrm_runtime.contract import INPUTS, MODEL, OUTPUTS, Contract, Growth, Preci
 from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
+from hrm_train.devices import computing_with
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.vocabulary import Vocabulary
@@ -84,11 +85,9 @@ def check_parity(
     graph = (Path(artifact) / MODEL).read_bytes()
     found, unseen = unseen_windows(source, data, windows_wanted)
     inputs = window_inputs(model.contract, found)
-    return ParityReport(
-        windows=len(inputs),
-        unseen=unseen,
-        stages=upper_rungs(reference, model, graph, inputs, source.description.quantised),
-    )
+    with computing_with(source.settings.threads):
+        stages = upper_rungs(reference, model, graph, inputs, source.description.quantised)
+    return ParityReport(windows=len(inputs), unseen=unseen, stages=stages)
 
 
 def as_deployed(

@@ -91,6 +91,17 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Compute on a CPU with so many threads, and leave the host's number as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def reproducible(wanted: bool) -> Iterator[None]:
     """Have torch use algorithms that give the same bits every time, where `wanted`."""
     before = torch.are_deterministic_algorithms_enabled()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hrm_runtime.bars import Integers, listed, moment
 from hrm_train.checkpoint import fold_name, folds_in, load_checkpoint
-from hrm_train.devices import Device, kind_of
+from hrm_train.devices import Device, computing_with, kind_of
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
     Candidate,
@@ -71,10 +71,11 @@ def evaluate(
         on_progress(done, total)
 
     judged, answered = [], []
-    for one, samples in zip(found, asked, strict=True):
-        fold, answers = judge(one, prepared, samples, on_batch, where)
-        judged.append(fold)
-        answered.append(answers)
+    with computing_with(first.settings.threads):
+        for one, samples in zip(found, asked, strict=True):
+            fold, answers = judge(one, prepared, samples, on_batch, where)
+            judged.append(fold)
+            answered.append(answers)
     most = first.settings.training.max_segments
     pooled = judgement(prepared, pooled_answers(answered), most)
     return Evaluation(folds=tuple(judged), pooled=pooled)

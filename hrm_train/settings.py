@@ -13,6 +13,12 @@ from hrm_runtime.columns import HISTORY_BARS, LEAST_HISTORY
 from hrm_runtime.contract import UNKNOWN, seconds_of
 from hrm_train.errors import SettingsInvalid
 
+LARGE_PRODUCT: Final = 2**17
+"""Weights of a product; of a smaller one a thread is done before another has begun."""
+
+MANY_THREADS: Final = 4
+"""For larger ones: what the cores of most machines can take (`benchmarks/threads.py`)."""
+
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -188,6 +194,9 @@ class Training(Section):
     gradient: Literal["one_step", "last_cycle", "full"] = Field(
         "one_step", description="steps of a segment it goes through: the last, last_cycle or full"
     )
+    threads: Count | None = Field(
+        None, description="on a CPU; null: as many as pay for the size of the network, 1 or 4"
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="of products on a GPU; a CPU computes in fp32"
     )
@@ -306,6 +315,23 @@ class Settings(Section):
     def network(self) -> Network:
         """The network's section."""
         return self.hierarchical_reasoning_model
+
+    @property
+    def threads(self) -> int:
+        """Threads to compute with on a CPU: as set, or as many as pay for the network's size.
+
+        Nothing else decides: sums depend on the number, and with it the weights.
+        """
+        largest = max(
+            module.hidden_dim * module.ffn_dim
+            for module in (self.network.h_module, self.network.l_module)
+        )
+        return self.training.threads or (MANY_THREADS if largest >= LARGE_PRODUCT else 1)
+
+    def with_threads(self) -> Self:
+        """The same, with the number of threads written down."""
+        training = self.training.model_copy(update={"threads": self.threads})
+        return self.model_copy(update={"training": training})
 
     def instrument_facts(self, name: str) -> InstrumentFacts:
         """Facts of `name`, those of `unknown` where it is not declared."""

@@ -30,6 +30,7 @@ from hrm_train.checkpoint import (
 from hrm_train.devices import (
     HERE,
     Where,
+    computing_with,
     is_first_process,
     is_gpu,
     open_fabric,
@@ -101,8 +102,9 @@ def train(
 ) -> Checkpoint:
     """Train on bars files, folders of them, or one prepared tensor file; write a checkpoint folder.
 
-    On CPU with a given number of threads the same seed gives the same weights, bit for bit,
-    however often the run was killed and resumed; on a GPU where `training.deterministic` is set.
+    On CPU the same settings give the same weights, bit for bit, however often the run was killed
+    and resumed and whatever else the machine does: the number of threads follows from them too. On
+    a GPU that is so where `training.deterministic` is set.
 
     Args:
         settings: what to train, and how.
@@ -126,6 +128,7 @@ def train(
         TrainingDiverged: a loss is not finite. What was saved before is kept.
     """
     _require_source(quantise, init_from)
+    settings = settings.with_threads()
     fabric, writer = _devices(settings, where), _writer(out, resume)
     source = load_checkpoint(init_from) if init_from is not None else None
     prepared = load_or_prepare(settings, data)
@@ -176,6 +179,7 @@ def train_folds(
         Others: as `train`.
     """
     _require_source(quantise, init_from)
+    settings = settings.with_threads()
     fabric = _devices(settings, where)
     writers = [_writer(Path(out) / fold_name(number), resume) for number in range(1, folds + 1)]
     prepared = load_or_prepare(settings, data)
@@ -429,7 +433,11 @@ def _train(
         )
     kept = held_out(settings, prepared, split)
     fabric.barrier()  # nothing is written before all have read
-    with own_random_numbers(fabric.device), reproducible(training.deterministic):
+    with (
+        computing_with(settings.threads),
+        own_random_numbers(fabric.device),
+        reproducible(training.deterministic),
+    ):
         if plan.quantised and not model.quantised and state is None:  # which has its own scales
             _quantise(model.to(fabric.device), prepared, split)
         run = Run(fabric, model, prepared, Order(split.train, slots, training), untrained)

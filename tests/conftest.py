@@ -1,5 +1,11 @@
 """What the export and command line tests share: tiny checkpoints and the artifact made of one."""
 
+import os
+
+# read when torch is imported, here and in processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -18,7 +18,6 @@ SLOTS = 64
 
 def main(processes: int, out: str, least: int) -> None:
     """Write the losses, the state and the validation after `STEPS` steps to `out`."""
-    torch.set_num_threads(1)
     training = {**PRESETS["tiny"]["training"], "batch_size": SLOTS, "warmup_steps": 3}
     training |= {"max_segments": 3, "min_segments": least, "ema_decay": 0.5}
     settings = parse_settings({**PRESETS["tiny"], "training": training})

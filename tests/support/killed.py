@@ -13,14 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from hrm_train import load_settings, train
 
 
 def main(settings: str, tensors: str, reference: str, out: str, kills: str, seed: str) -> None:
     """Print how many kills there were and at which steps the runs went on."""
-    torch.set_num_threads(1)
     moments = random.Random(int(seed))  # noqa: S311, no secret
     folder, killed, ended = Path(out), 0, 0
     while killed < int(kills):

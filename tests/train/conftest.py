@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ FACTS: dict[str, Any] = {
 def small(changes: dict[str, Any] | None = None) -> Settings:
     """SMALL, with Nifty declared, and with `changes` by dotted path (`network.` for the model).
 
-    Of its validation part every series has something.
+    Of its validation part every series has something; threads are written down, as in a checkpoint.
     """
     document = copy.deepcopy({**SMALL, "instruments": FACTS})
     for path, value in {"training.validation_fraction": 0.4, **(changes or {})}.items():
@@ -35,16 +35,7 @@ def small(changes: dict[str, Any] | None = None) -> Settings:
         for name in sections:
             section = section.setdefault(name, {})
         section[key] = value
-    return parse_settings(document)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The sums of a matrix product depend on the number of threads; here there is one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    return parse_settings(document).with_threads()
 
 
 @pytest.fixture(scope="session")

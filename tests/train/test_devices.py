@@ -14,6 +14,7 @@ from hrm_train import devices
 from hrm_train.devices import (
     HERE,
     Where,
+    computing_with,
     gathered,
     is_first_process,
     open_fabric,
@@ -24,6 +25,16 @@ from hrm_train.devices import (
 from hrm_train.errors import DeviceMissing
 
 # devices
+
+
+def test_threads_are_the_host_s_again_however_the_work_ended() -> None:
+    before = torch.get_num_threads()
+    with computing_with(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(KeyboardInterrupt), computing_with(before + 2):
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """The tiny preset learns a planted rule, and nothing where there is none."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from planted import ATTAINABLE, SECONDS, planted
 
 from hrm_train import load_checkpoint, train
@@ -43,13 +41,6 @@ def accuracy_on_unseen_series(checkpoint: Checkpoint) -> float:
     everything = np.arange(len(unseen))
     found = evaluate(fabric, checkpoint.model, Tensors(unseen, window), everything, 1, 0.0)
     return found.accuracy
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_threads(one_thread: None) -> Iterator[None]:
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

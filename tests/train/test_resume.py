@@ -31,7 +31,6 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     tensors, reference = tmp_path / "bars.safetensors", tmp_path / "reference"
     prepare_series(settings, {("Alpha", "5"): random_bars(700, seed=1)}).save(tensors)
     code = (
-        "import torch; torch.set_num_threads(1)\n"
         "from hrm_train import load_settings, train\n"
         f"train(load_settings({str(tmp_path / 'settings.yaml')!r}), {str(tensors)!r}, "
         f"{str(reference)!r})\n"

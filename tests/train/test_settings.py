@@ -353,3 +353,27 @@ def test_facts_are_the_names_own_or_unknowns_or_a_plain_stocks(
 def test_settings_cannot_be_changed_after_reading(settings: Settings) -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.training.epochs = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "threads"),
+    [
+        (PRESETS["tiny"], 1),
+        (PRESETS["base"], 4),
+        ({"hierarchical_reasoning_model": {"h_module": {"ffn_dim": 256}}}, 4),
+        ({"training": {"threads": 2}}, 2),
+        ({**PRESETS["tiny"], "training": {"threads": 16}}, 16),
+    ],
+)
+def test_threads_follow_from_the_size_of_the_network_unless_they_are_set(
+    changes: dict[str, Any], threads: int
+) -> None:
+    settings = parse_settings(changes)
+    assert settings.threads == threads
+    written_down = settings.with_threads()
+    assert written_down.training.threads == threads
+    assert (
+        written_down.training.model_copy(update={"threads": settings.training.threads})
+        == settings.training
+    )
+    assert parse_settings(yaml.safe_load(render(written_down))) == written_down

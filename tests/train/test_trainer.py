@@ -325,6 +325,36 @@ def test_a_checkpoint_depends_on_settings_and_data_alone(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize("threads", [None, 2])
+def test_threads_are_those_of_the_settings_whatever_the_host_computes_with(
+    threads: int | None,
+    make_settings: MakeSettings,
+    tensors: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = make_settings({"training.epochs": 1})
+    asked = settings.training.model_copy(update={"threads": threads})
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        checkpoint = train(
+            settings.model_copy(update={"training": asked}),
+            tensors,
+            tmp_path / "out",
+            lambda _: seen.append(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {threads or 1}
+    assert checkpoint.settings.training.threads == (threads or 1)
+    if threads is None:
+        train(settings, tensors, tmp_path / "one")
+        assert content(tmp_path / "one") == content(tmp_path / "out")
+
+
 def test_another_seed_gives_other_weights(
     bars_folder: Path, trained: Path, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
@@ -1269,10 +1299,9 @@ def test_training_from_tensors_needs_neither_bars_nor_serving(
 ) -> None:
     (tmp_path / "settings.yaml").write_text(render(settings))
     code = (
-        "import sys, torch\n"
+        "import sys\n"
         "for name in ('talib', 'onnxruntime', 'polars', 'onnx', 'sklearn'):\n"
         "    sys.modules[name] = None\n"
-        "torch.set_num_threads(1)\n"
         "from hrm_train import load_settings, train\n"
         f"train(load_settings('settings.yaml'), {str(tensors)!r}, 'elsewhere')\n"
     )
