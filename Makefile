@@ -5,9 +5,9 @@ PIP := bin/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check fmt bench clean
 
-demo: $(VENV)/ready  ## train small, export, check parity, decide without torch; decide at full size
+demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
 	rm -rf hrm-demo
-	$(VENV)/bin/hrm demo --out hrm-demo --model models/base/artifact
+	$(VENV)/bin/hrm demo --out hrm-demo
 
 test: check $(RUNTIME)/ready  ## everything CI runs
 	$(VENV)/bin/pytest --cov --cov-report=term

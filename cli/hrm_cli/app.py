@@ -504,12 +504,17 @@ def demo(
     ),
     model: Annotated[
         Path | None,
-        typer.Option(help="Artifact that decides for the same bars, such as models/base/artifact."),
+        typer.Option(
+            help="Artifact that decides for the same bars first.",
+            show_default="models/base/artifact, where it is",
+        ),
     ] = None,
 ) -> None:
-    """Do all of it on bundled real bars: train, export, parity, decide without torch."""
-    from hrm_cli.demo import run
+    """Do all of it on bundled real bars: decide, train, export, parity, decide without torch."""
+    from hrm_cli.demo import RELEASED, run
 
+    if model is None and RELEASED.is_dir():
+        model = RELEASED
     if not run(out, model):
         raise typer.Exit(GATE_FAILED)
 

@@ -1,11 +1,14 @@
 """The demo: the whole line on real bars that an installed package carries.
 
 Five US stocks, daily, 2000 to 2013, from bokeh-sampledata (BSD-3), adjusted for splits and
-dividends, and the weekly bars made from them.
+dividends, and the weekly bars made from them. What takes seconds comes first: a decision of the
+released model; torch is imported after it.
 """
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,17 +19,17 @@ import numpy as np
 from bokeh_sampledata import stocks
 
 from hrm_cli import show
-from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact import load_contract
 from hrm_runtime.bars import PRICES, read_series, series_name, write_csv
-from hrm_train import train
-from hrm_train.settings import PRESETS, parse_settings, render
+from hrm_train.settings import PRESETS, Settings, parse_settings, render
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 WEEK = 7 * 86_400
 PARITY_WINDOWS = 500
+RELEASED = Path("models/base/artifact")
+"""Where a clone has the model that comes with it."""
 
 _WITHOUT_TORCH = """
 import sys
@@ -42,7 +45,7 @@ def run(folder: Path, released: Path | None = None) -> bool:
 
     Args:
         released: an artifact that was trained elsewhere and knows none of the names, to decide for
-            the same bars.
+            the same bars first.
 
     Raises:
         ExportRefused: the folder exists.
@@ -63,29 +66,58 @@ def run(folder: Path, released: Path | None = None) -> bool:
     (folder / "settings.yaml").write_text(render(settings), encoding="utf-8")
     show.note(f"wrote {len(list(data.iterdir()))} series to {data}")
 
-    show.heading("2  Train the tiny preset")
+    if released is not None:
+        show.heading(f"2  Decide with {released}, which was trained elsewhere")
+        show.decisions(decided(released, data, most=1))
+    passed = _train_and_export(settings, data, checkpoint, artifact)
+
+    show.heading("6  Decide, in processes that cannot import torch")
+    show.decisions(decided(artifact, data))
+    show.note(
+        "Lots and probabilities vary from machine to machine, since processors round otherwise "
+        "while a network is trained; from run to run on one machine they do not."
+    )
+    show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
+    show.heading("Next")
+    for command in next_commands(folder):
+        show.note(f"  {command}")
+    return passed
+
+
+def _train_and_export(settings: Settings, data: Path, checkpoint: Path, artifact: Path) -> bool:
+    """Steps 3 to 5; whether parity passed."""
+    from hrm_export import check_parity, export
+    from hrm_train import train
+
+    show.heading("3  Train the tiny preset")
     with show.training() as on_progress:
         trained = train(settings, [data], checkpoint, on_progress)
     show.series(trained.description.series)
     show.epochs(trained.description.epochs, trained.description.best_epoch)
 
-    show.heading("3  Export one artifact")
+    show.heading("4  Export one artifact")
     with show.working("converting, composing, comparing with torch"):
         exported = export(checkpoint, artifact)
     show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB, id {exported.model_id}")
 
-    show.heading("4  Parity with torch")
+    show.heading("5  Parity with torch")
     with show.working("comparing with torch"):
         report = check_parity(artifact, checkpoint, [data], PARITY_WINDOWS)
     show.parity(report.stages)
-
-    show.heading("5  Decide, in processes that cannot import torch")
-    show.decisions(decided(artifact, data))
-    if released is not None:
-        show.heading(f"6  Decide with {released}, which was trained elsewhere")
-        show.decisions(decided(released, data))
-    show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
     return report.passed
+
+
+def next_commands(folder: Path) -> tuple[str, str, str]:
+    """What to try on what the demo made, as one would type it."""
+    beside = Path(sys.executable).with_name("hrm")
+    hrm = shlex.quote("hrm" if shutil.which("hrm") else str(beside))
+    artifact, bars = (shlex.quote(str(folder / name)) for name in ("artifact", "bars"))
+    one = shlex.quote(str(folder / "bars" / "IBM_D.csv"))
+    return (
+        f"{hrm} backtest {artifact} --data {bars} --picture equity.png",
+        f"{hrm} trace {artifact} --data {one} --picture trace.png",
+        f"{hrm} inspect {artifact}",
+    )
 
 
 def demo_bars() -> dict[str, Bars]:
@@ -112,13 +144,17 @@ def weekly(daily: Bars) -> Bars:
     )
 
 
-def decided(artifact: Path, data: Path) -> list[tuple[str, str, Bars, Decision]]:
-    """The decision at the end of every series that is long enough, by `decide_without_torch`."""
+def decided(
+    artifact: Path, data: Path, most: int | None = None
+) -> list[tuple[str, str, Bars, Decision]]:
+    """The decision at the end of every series that is long enough, of the first `most` of them, by
+    `decide_without_torch`.
+    """
     bars_needed = load_contract(artifact).bars_needed
+    enough = [(key, bars) for key, bars in read_series(data).items() if len(bars) >= bars_needed]
     return [
         (*key, bars, decide_without_torch(artifact, data / f"{'_'.join(key)}.csv"))
-        for key, bars in read_series([data]).items()
-        if len(bars) >= bars_needed
+        for key, bars in enough[:most]
     ]
 
 

@@ -1,6 +1,9 @@
 """The demo's bars are well made, and the whole of it runs."""
 
 import re
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,14 @@ from typer.testing import CliRunner
 
 import hrm_cli.demo
 from hrm_cli.app import app
-from hrm_cli.demo import WEEK, decide_without_torch, demo_bars, weekly
+from hrm_cli.demo import (
+    RELEASED,
+    WEEK,
+    decide_without_torch,
+    demo_bars,
+    next_commands,
+    weekly,
+)
 from hrm_runtime import Bars, InferenceFailed
 from hrm_runtime.bars import write_csv
 
@@ -60,9 +70,14 @@ def test_the_demo_runs_from_bars_to_decisions(
     options = ["--out", str(tmp_path / "other"), "--model", str(artifact)]
     other = CliRunner().invoke(app, ["demo", *options])
     assert other.exit_code == 0, other.output
-    trained, elsewhere = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*)│", other.stdout)
+    elsewhere, trained = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*)│", other.stdout)
     assert trained == elsewhere  # from the same seed
-    assert f"6  Decide with {artifact}" in "".join(other.output.splitlines())
+    said = "".join(other.output.splitlines())
+    assert f"2  Decide with {artifact}" in said
+    assert said.index("2  Decide with") < said.index("AAPL D") < said.index("3  Train")
+    assert "Lots and probabilities vary from machine to machine" in said
+    for command in next_commands(tmp_path / "other"):
+        assert command in other.stderr
     again = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
     assert again.exit_code == 2
     assert "expected a new folder" in again.stderr
@@ -72,6 +87,32 @@ def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
     write_csv(random_bars(50), tmp_path / "Alpha_5.csv")
     with pytest.raises(InferenceFailed, match="hrm predict decided nothing"):
         decide_without_torch(tmp_path / "nowhere", tmp_path / "Alpha_5.csv")
+
+
+def test_the_next_commands_run_from_where_the_demo_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = Path(sys.executable).with_name("hrm")
+    for found, hrm in ((str(beside), "hrm"), (None, str(beside))):
+        monkeypatch.setattr(shutil, "which", lambda _, found=found: found)
+        commands = [shlex.split(command) for command in next_commands(tmp_path / "the demo")]
+        assert [command[0] for command in commands] == [hrm] * 3
+        assert [command[1] for command in commands] == ["backtest", "trace", "inspect"]
+        assert {command[2] for command in commands} == {str(tmp_path / "the demo" / "artifact")}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_clone_s_released_model_decides_first(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there:
+        RELEASED.mkdir(parents=True)
+    asked: list[Path | None] = []
+    monkeypatch.setattr(hrm_cli.demo, "run", lambda _, model: asked.append(model) is None)
+    assert CliRunner().invoke(app, ["demo"]).exit_code == 0
+    assert CliRunner().invoke(app, ["demo", "--model", "other"]).exit_code == 0
+    assert asked == [RELEASED if there else None, Path("other")]
 
 
 def test_a_demo_without_parity_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
