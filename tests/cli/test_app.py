@@ -1,11 +1,13 @@
 """Each verb does its library call, says what happened, and exits with the promised code."""
 
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,14 @@ from hrm_train.prepared import Prepared
 from hrm_train.settings import PRESETS, parse_settings, preset, render
 
 DONE, GATE_FAILED, BAD_INPUT = 0, 1, 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def lines_per_epoch_alone() -> Iterator[None]:
+    """None every half minute beside them, however slow the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(show.Lines, "EVERY", math.inf)
+        yield
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ def steps(processes: int, least: int, folder: Path) -> dict[str, Any]:
             str(least),
         ],
         check=True,
-        timeout=120,
     )
     found: dict[str, Any] = torch.load(out)
     return found
