@@ -55,8 +55,6 @@ def untrained(name: str, timesteps: int | None, segments: int | None) -> Checkpo
     prepared = prepare_series(settings, {("Alpha", "5"): random_bars(BARS)})
     chosen = spread(prepared, np.arange(len(prepared)), WINDOWS, 0)
     torch.manual_seed(0)
-    model = HierarchicalReasoningModel(settings).eval()
-    model.q_head.logits.bias.data[1] += 3.0  # it starts at a tie; so all segments are run
     manifest = prepared.manifest
     description = Description(
         format_version=1, digest="", feature_version=manifest.feature_version,
@@ -66,7 +64,7 @@ def untrained(name: str, timesteps: int | None, segments: int | None) -> Checkpo
         files={},
     )  # fmt: skip
     return Checkpoint(
-        model,
+        HierarchicalReasoningModel(settings).eval(),
         settings,
         description,
         windows(prepared, chosen, settings.network.input.bars_needed),

@@ -279,12 +279,14 @@ def margins(
     """How far each row's action, and its number of segments, are from being another, both [B].
 
     The second is the smallest |q_halt - q_continue| of the passes that the row runs; that of the
-    last possible one ends it whatever it says. Infinite where there is no other.
+    last possible one ends it whatever it says. Infinite where there is no other, and where the two
+    are one in every window: a halting head that was never trained goes on everywhere.
     """
     gaps = np.array([top_two_gap(made) for made in decisions(passes, accounts, "")])
     asked = np.stack([np.abs(np.diff(p["q_values"].astype(np.float64))[:, 0]) for p in passes])
     number = np.arange(1, len(passes) + 1)[:, None]
-    asked[(number > segments_of(passes)) | (number >= max_segments)] = np.inf
+    decided_elsewhere = (number > segments_of(passes)) | (number >= max_segments)
+    asked[decided_elsewhere | (asked == 0).all()] = np.inf
     return gaps, asked.min(axis=0)
 
 

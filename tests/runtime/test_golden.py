@@ -320,6 +320,16 @@ def test_margins_are_those_of_the_passes_that_decide() -> None:
     assert one_of_two == pytest.approx([0.1, 0.2, 0.25, 0.25])
 
 
+def test_a_halting_head_that_says_the_same_of_both_everywhere_is_no_tie() -> None:
+    clear = [9.0, 0.0, -1e4, -1e4, 0.0]
+    drawn = outputs_of((clear, 0.0067, 0.0067), (clear, 0.0067, 0.0067))
+    _, halting = margins([drawn, drawn], [FLAT] * 2, 2)
+    assert np.isinf(halting).all()
+    trained = outputs_of((clear, 0.0067, 0.0067), (clear, 0.25, 0.5))
+    _, halting = margins([trained, trained], [FLAT] * 2, 2)
+    assert halting.tolist() == [0.0, 0.25]
+
+
 class Elsewhere(Model):
     """Answers `passes`, as another processor might answer the golden windows."""
 
