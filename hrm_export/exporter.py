@@ -36,6 +36,7 @@ from hrm_runtime.contract import (
     Precision,
     Provenance,
     Quantity,
+    brief,
 )
 from hrm_runtime.golden import Golden
 from hrm_runtime.model import Model
@@ -68,6 +69,9 @@ class Exported:
     model_id: str
     contract: Contract
     changes: tuple[Change, ...]
+
+    def __repr__(self) -> str:
+        return f"Exported({self.path}, {brief(self.contract, self.model_id)})"
 
 
 def export(

@@ -20,6 +20,7 @@ from hrm_export.errors import ParityFailed
 from hrm_export.gates import FLOAT, OF_PRECISION, QUANTISED, Gate
 from hrm_export.inputs import Inputs, hard, unseen_windows, window_inputs
 from hrm_runtime.artifact import load
+from hrm_runtime.bars import counted
 from hrm_runtime.contract import INPUTS, MODEL, OUTPUTS, Contract, Growth, Precision, Stage
 from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.session import Session
@@ -55,6 +56,11 @@ class ParityReport:
     windows: int
     unseen: int
     stages: tuple[Stage, ...]
+
+    def __repr__(self) -> str:
+        verdict = "passed" if self.passed else "FAILED"
+        counts = f"{counted(self.windows, 'window')}, {self.unseen:,} unseen"
+        return f"ParityReport({counts}, {counted(len(self.stages), 'stage')}, {verdict})"
 
     @property
     def passed(self) -> bool:

@@ -89,13 +89,13 @@ class Account:
             raise BadAccount(
                 f"account: expected an Account or a mapping, found {type(values).__name__}"
             )
-        names = [field.name for field in fields(cls)]
-        if sorted(map(str, values)) != sorted(names):
+        names, found = [field.name for field in fields(cls)], [*map(str, values)]
+        if sorted(found) != sorted(names):
             raise BadAccount(
                 f"account: expected the values {', '.join(names)}; "
-                f"found {', '.join(map(str, values)) or 'none'}"
+                f"found {', '.join(found) or 'none'}"
             )
-        return cls(**values)
+        return cls(**dict(zip(found, values.values(), strict=True)))
 
     @classmethod
     def flat(cls, capital: float) -> "Account":

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hrm_runtime.account import Account
 from hrm_runtime.actions import CANONICAL, OPENINGS, Action, Vocabulary
 from hrm_runtime.artifact import save
-from hrm_runtime.bars import PRICES, Bar, Bars, moment, real_numbers
+from hrm_runtime.bars import PRICES, Bar, Bars, counted, moment, real_numbers
 from hrm_runtime.columns import FEATURES
 from hrm_runtime.decision import Decision
 from hrm_runtime.engine import LiveEngine
@@ -121,6 +121,16 @@ class HRMAgent:
         self._lookback = lookback
         self._max_lots = max_lots
         self._numbers = {action: int(vocabulary[action]) for action in Action}
+
+    def __repr__(self) -> str:
+        told = [" ".join(self._stream.values())]
+        if self._callables:
+            told.append("bars and account from callables")
+        else:
+            told.append(f"{self._lookback} bars x {len(self._columns)} columns")
+        if self._max_lots is not None:
+            told.append(f"max_lots {self._max_lots}")
+        return f"HRMAgent({', '.join(told)})"
 
     def act(self, observation: npt.ArrayLike) -> tuple[int, float]:
         """The action's number and the lots, from the newest bar and the account.
@@ -285,7 +295,7 @@ def _guess(count: int, possible: Collection[str], *likely: Collection[str]) -> s
     """So many columns, and which they may be: the first likely group of that size."""
     groups = (group for group in likely if len(group) == count and set(group) <= set(possible))
     names = next(groups, ())
-    told = f"{count} column{'s' * (count > 1)}"
+    told = counted(count, "column")
     return f"{told} ({', '.join(names)}?)" if names else told
 
 

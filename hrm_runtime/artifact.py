@@ -55,7 +55,8 @@ def load(path: str | Path, sha256: str | None = None, threads: int = 1) -> Model
 
     Args:
         path: a folder written by `hrm export`.
-        sha256: the artifact's id to insist on, against a deliberate exchange.
+        sha256: the artifact's id to insist on, against a deliberate exchange: `Contract.id`, as
+            `hrm export` and `hrm inspect` print it.
         threads: CPU threads for one decision; 1 gives the steadiest latency.
 
     Raises:
@@ -80,7 +81,7 @@ def _load(path: Path, sha256: str | None, threads: int) -> Model:
     files = _read(path)
     model_id = hashlib.sha256(files[CONTRACT]).hexdigest()
     if sha256 is not None and sha256.lower() != model_id:
-        raise ArtifactDamaged(f"{path}: expected the artifact {sha256}, found {model_id}")
+        raise ArtifactDamaged(_another(path, sha256, model_id, files[CONTRACT]))
     contract = read_contract(files[CONTRACT])
     _verify_files(contract, files)
     if contract.max_segments > MOST_SEGMENTS:
@@ -101,6 +102,18 @@ def _load(path: Path, sha256: str | None, threads: int) -> Model:
     return model
 
 
+def _another(path: Path, sha256: str, model_id: str, contract: bytes) -> str:
+    """What to say of an artifact with another id: its contract is hashed, and not interpreted."""
+    digest = sha256.lower()
+    sealed = f'"digest": "{digest}"'.encode(errors="replace")
+    if hashlib.sha256(contract.replace(sealed, b'"digest": ""')).hexdigest() == digest:
+        return (
+            f"{path}: expected an artifact's id as sha256, found {sha256}, the digest inside this "
+            f"artifact's contract; its id is {model_id}: give that"
+        )
+    return f"{path}: expected the artifact {sha256}, found {model_id}"
+
+
 def _open(contract: Contract, graph: bytes, threads: int) -> Session:
     """A session whose graph is the one that the contract describes."""
     try:
@@ -117,6 +130,8 @@ def _open(contract: Contract, graph: bytes, threads: int) -> Session:
 
 def load_contract(path: str | Path) -> Contract:
     """The contract of the artifact at `path`, its files verified but not loaded.
+
+    Its `id` is the artifact's, to be given to `load`.
 
     Raises:
         ArtifactNotFound, ArtifactDamaged, UnsupportedFormat, ContractInvalid: as `load`.

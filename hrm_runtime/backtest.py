@@ -17,7 +17,7 @@ import numpy as np
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action, Side
-from hrm_runtime.bars import Bars, Floats, Integers, moment
+from hrm_runtime.bars import Bars, Floats, Integers, counted, moment
 from hrm_runtime.book import Book, Exit, Trade
 from hrm_runtime.bootstrap import LEAST_BLOCKS, interval
 from hrm_runtime.contract import LATEST_MOMENT, Contract, Features
@@ -73,6 +73,13 @@ class Backtest:
     block: int
     return_interval: tuple[float, float]
     excess_interval: tuple[float, float]
+
+    def __repr__(self) -> str:
+        first, last = map(moment, self.datetime[[0, -1]].tolist())
+        return (
+            f"Backtest({self.instrument} {self.timeframe}, {first} to {last}, "
+            f"{counted(len(self.trades), 'trade')}, return {self.final_return:+.1%})"
+        )
 
     @property
     def do_nothing(self) -> Floats:

@@ -143,6 +143,10 @@ class Bars:
     def __len__(self) -> int:
         return len(self.datetime)
 
+    def __repr__(self) -> str:
+        ends = " to ".join(moment(int(self.datetime[end])) for end in (0, -1)[: len(self)])
+        return f"Bars({counted(len(self), 'bar')}{', ' * bool(ends)}{ends})"
+
     def __getitem__(self, span: slice) -> "Bars":
         """A contiguous run of bars, without copying or checking again.
 
@@ -262,6 +266,11 @@ def read_series(
 def moment(stamp: int) -> str:
     """Epoch seconds, to be read."""
     return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def counted(count: float, name: str) -> str:
+    """So many of them: `1 lot`, `12,345 lots`."""
+    return f"{count:,.10g} {name}{'s' * (count != 1)}"
 
 
 def real_numbers(value: object) -> npt.NDArray[Any]:

@@ -1,5 +1,6 @@
 """What an artifact promises: the schema of `contract.json`, its one reader and its one writer."""
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from hrm_runtime.errors import (
     UnknownTimeframe,
     UnsupportedFormat,
 )
-from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, unseal
+from hrm_runtime.schema import SchemaMismatch, SealBroken, canonical, parse, unseal
 
 FORMAT_VERSION: Final = 1
 
@@ -250,7 +251,8 @@ class Stage:
 class Contract:
     """Everything a decision depends on besides the graph; see docs/artifact.md.
 
-    `digest` is the sha256 of the canonical text with `digest` empty. `files` maps the names of
+    `digest` is the sha256 of the canonical text with `digest` empty; it seals the text, and is not
+    the artifact's `id`. `files` maps the names of
     the other files to their sha256. A tolerance bounds |a - b| / max(1, |reference|).
     """
 
@@ -273,6 +275,14 @@ class Contract:
     max_segments: int
     tolerances: dict[str, float]
     parity: tuple[Stage, ...]
+
+    @property
+    def id(self) -> str:
+        """The artifact's id, which `load(path, sha256=...)` takes: the sha256 of the whole text."""
+        return hashlib.sha256(canonical(self)).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Contract({brief(self, self.id)}, {self.bars_needed} bars needed)"
 
     @property
     def bars_needed(self) -> int:
@@ -324,6 +334,13 @@ class Contract:
                 f"the length of its bars must be known; found {name!r}"
             )
         return seconds
+
+
+def brief(contract: Contract, model_id: str) -> str:
+    """An artifact in a few words, for people: no program should rely on them."""
+    graph = contract.graph
+    size = f"{graph.cycles} x {graph.timesteps}"
+    return f"{contract.name}, {graph.precision}, {size}, id {model_id[:12]}..."
 
 
 def seconds_of(timeframe: str) -> int | None:

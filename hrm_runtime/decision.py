@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import LEGAL, OPENINGS, SAFE_QUANTITY, Action
+from hrm_runtime.bars import counted
 from hrm_runtime.errors import BadInput, UnknownInstrument, UnknownTimeframe, Untrusted
 
 Array = npt.NDArray[np.float32]
@@ -41,7 +42,7 @@ class Decision:
     Attributes:
         action: one of five; HOLD unless `reason` is ok.
         quantity: lots. Of an opening: whole lots, at least 1. Of a close: the open position.
-            Of HOLD: 1.0.
+            Of HOLD: 1.0, which means nothing; `order` leaves it out.
         value: expected best return over the label horizon, in ATR.
         probabilities: of the five actions by id; exactly 0 for those illegal on this side.
         q_values: (halt, continue), each in [0, 1].
@@ -65,6 +66,17 @@ class Decision:
     model_id: str
     latency_ms: float = field(default=0.0, compare=False)
     sequence: int = field(default=0, compare=False)
+
+    def __repr__(self) -> str:
+        value = "" if self.degraded else f"value {self.value:+.2f} ATR, "
+        return f"Decision({self.order}, {value}{self.reason}, id {self.model_id[:12]}...)"
+
+    @property
+    def order(self) -> str:
+        """What is to be done, in words: the action, and the lots of any but HOLD."""
+        if self.action is Action.HOLD:
+            return self.action.name
+        return f"{self.action.name} {counted(self.quantity, 'lot')}"
 
     @property
     def degraded(self) -> bool:

@@ -27,8 +27,8 @@ import numpy as np
 
 from hrm_runtime.account import Account
 from hrm_runtime.artifact import load
-from hrm_runtime.bars import Bar, Bars
-from hrm_runtime.contract import Contract
+from hrm_runtime.bars import Bar, Bars, counted
+from hrm_runtime.contract import Contract, brief
 from hrm_runtime.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.dispatch import Dispatcher
 from hrm_runtime.errors import (
@@ -116,6 +116,13 @@ class LiveEngine:
         self._dispatcher: Dispatcher[Ask | Feed] = Dispatcher(
             self._work, self.settings.workers, self.settings.batch
         )
+
+    def __repr__(self) -> str:
+        model = self._model
+        told = [brief(model.contract, model.id), counted(len(self._series), "stream")]
+        told += ["killed"] * (self._kill.why is not None) + ["breaker open"] * self._breaker.open
+        told += ["closed"] * self._closed
+        return f"LiveEngine({', '.join(told)})"
 
     # what the host calls
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import talib
 
-from hrm_runtime.bars import PRICES, Bars, Floats
+from hrm_runtime.bars import PRICES, Bars, Floats, moment
 from hrm_runtime.columns import FEATURES, HISTORY_BARS, LEAST_HISTORY
 from hrm_runtime.errors import BadInput, TooFewBars
 
@@ -55,6 +55,10 @@ class Row:
     atr: float
     values: npt.NDArray[np.float32]
     history_bars: int
+
+    def __repr__(self) -> str:
+        told = f"close {self.close:,.10g}, atr {self.atr:.4g}, {len(self.values)} values"
+        return f"Row({moment(self.datetime)}, {told} from {self.history_bars} bars)"
 
 
 def row(bars: Bars, history_bars: int = HISTORY_BARS) -> Row:

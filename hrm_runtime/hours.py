@@ -80,6 +80,13 @@ class TradingHours:
     _days: dict[date, tuple[Span, ...]] = field(init=False, repr=False)
     _grids: dict[tuple[date, int], dict[int, int]] = field(init=False, repr=False)
 
+    def __repr__(self) -> str:
+        if not self._ordinary:
+            return "TradingHours(around the clock)"
+        given = self.document()
+        days = f"holidays: {len(given['holidays'])}, special days: {len(given['special'])}"
+        return f"TradingHours({' '.join(given['sessions'])} {self.time_zone}, {days})"
+
     def document(self) -> dict[str, Any]:
         """As JSON; `TradingHours(**document)` is equal in what it answers."""
         return {

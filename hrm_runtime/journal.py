@@ -125,6 +125,14 @@ class Journal:
         self._begun = False
         self._closed = False
 
+    def __repr__(self) -> str:
+        state = f"trouble: {self._trouble}" if self._trouble else f"committed {self._committed}"
+        if not self._begun:
+            state = "not begun"
+        elif self._closed:
+            state = f"closed, {state}"
+        return f"Journal({self.folder}, {state})"
+
     def begin(self, settings: Mapping[str, Any], loaded: Loaded) -> None:
         """Open the first file and start writing.
 

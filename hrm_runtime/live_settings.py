@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, Final, Self
@@ -87,6 +87,13 @@ class LiveSettings:
                 f"deadline: expected more than 0 and at most {TIMEOUT_MAX:g} seconds, found "
                 f"{self.deadline!r}"
             )
+
+    def __repr__(self) -> str:
+        """Those that are not the defaults."""
+        usual = LiveSettings()
+        found = ((one.name, repr(getattr(self, one.name))) for one in fields(self))
+        told = (f"{name}={v}" for name, v in found if v != repr(getattr(usual, name)))
+        return f"LiveSettings({', '.join(told)})"
 
     def document(self) -> dict[str, Any]:
         """What a decision depends on, as JSON."""

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from hrm_runtime.account import Account, vector
 from hrm_runtime.bars import Bars, real_numbers
-from hrm_runtime.contract import Contract, Instrument
+from hrm_runtime.contract import Contract, Instrument, brief
 from hrm_runtime.decision import Decision, decision
-from hrm_runtime.errors import BadAccount, BadFeatures, SelfTestFailed, TooFewBars
+from hrm_runtime.errors import BadFeatures, SelfTestFailed, TooFewBars
 from hrm_runtime.features import Row, rows
 from hrm_runtime.session import Session, Stop
 
@@ -32,7 +32,7 @@ class Model:
 
     Attributes:
         contract: what the artifact promises.
-        id: sha256 of its contract, hence of everything in it.
+        id: sha256 of its contract, hence of everything in it; `load(path, sha256=...)` takes it.
         folder: where it was loaded from; None where it was made otherwise.
     """
 
@@ -44,6 +44,9 @@ class Model:
         self.folder = folder
         self._session = session
         self._expected: Outputs | None = None
+
+    def __repr__(self) -> str:
+        return f"Model({brief(self.contract, self.id)})"
 
     def self_test(self) -> None:
         """Run the network on a window of zeros: it must answer what it answered the first time.
@@ -67,7 +70,7 @@ class Model:
     def decide(
         self,
         bars: Bars | Mapping[str, Any],
-        account: Account,
+        account: Account | Mapping[str, Any],
         *,
         instrument: str,
         timeframe: str,
@@ -78,12 +81,13 @@ class Model:
 
         Args:
             bars: at least `contract.bars_needed` closed bars, as `Bars` or a mapping of columns.
-            account: at that close.
+            account: at that close; an `Account`, or a mapping of its values by name.
             instrument, timeframe: names; unknown ones where the contract allows them.
 
         Raises:
             TooFewBars: fewer bars than needed.
             BadBars: as `Bars`.
+            BadAccount: as `Account.of`.
             UnknownInstrument, UnknownTimeframe: where the contract does not allow them.
             InferenceFailed: onnxruntime failed.
         """
@@ -98,7 +102,12 @@ class Model:
         return self._decide(window, account, instrument, timeframe, start)
 
     def decide_rows(
-        self, window: Sequence[Row], account: Account, *, instrument: str, timeframe: str
+        self,
+        window: Sequence[Row],
+        account: Account | Mapping[str, Any],
+        *,
+        instrument: str,
+        timeframe: str,
     ) -> Decision:
         """`decide` on feature rows already computed: equal to it, bit for bit.
 
@@ -108,22 +117,27 @@ class Model:
         Raises:
             BadFeatures: fewer than W rows, rows made from another number of bars than the
                 contract's `history_bars`, or rows whose stamps do not increase.
-            UnknownInstrument, UnknownTimeframe, InferenceFailed: as `decide`.
+            BadAccount, UnknownInstrument, UnknownTimeframe, InferenceFailed: as `decide`.
         """
         return self._decide(window, account, instrument, timeframe, time.perf_counter())
 
     def inputs(
-        self, window: Sequence[Row], account: Account, *, instrument: str, timeframe: str
+        self,
+        window: Sequence[Row],
+        account: Account | Mapping[str, Any],
+        *,
+        instrument: str,
+        timeframe: str,
     ) -> tuple[Floats, Floats, Ids, Ids]:
         """`network_inputs` for a decision on W `window` rows, by names.
 
         Raises:
-            UnknownInstrument, UnknownTimeframe: as `decide`.
+            BadAccount, UnknownInstrument, UnknownTimeframe: as `decide`.
         """
         return network_inputs(
             self.contract,
             window,
-            account,
+            Account.of(account),
             self.contract.instrument(instrument),
             self.contract.timeframe_id(timeframe),
         )
@@ -192,11 +206,12 @@ class Model:
     def _decide(
         self,
         window: Sequence[Row],
-        account: Account,
+        account: Account | Mapping[str, Any],
         instrument: str,
         timeframe: str,
         start: float,
     ) -> Decision:
+        account = Account.of(account)
         length = self.contract.features.window
         if len(window) < length:
             raise BadFeatures(f"rows: expected at least {length}, found {len(window)}")
@@ -207,8 +222,6 @@ class Model:
                 f"rows: expected features.rows(bars, history_bars={history}), found rows made "
                 f"from {sorted(wrong)} bars"
             )
-        if not isinstance(account, Account):
-            raise BadAccount(f"account: expected an Account, found {type(account).__name__}")
         stamps = np.array([row.datetime for row in window])
         if not (np.diff(stamps) > 0).all():
             raise BadFeatures("rows: expected stamps that increase, oldest bar first")

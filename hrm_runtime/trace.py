@@ -1,12 +1,14 @@
 """How one decision came about: what every step of every segment changed, and what it led to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.account import Account
-from hrm_runtime.bars import Bars
+from hrm_runtime.bars import Bars, moment
 from hrm_runtime.decision import Decision
 from hrm_runtime.features import rows
 from hrm_runtime.model import Model, decisions
@@ -25,6 +27,10 @@ class Segment:
     l_residual: npt.NDArray[np.float32]
     h_residual: npt.NDArray[np.float32]
     decision: Decision
+
+    def __repr__(self) -> str:
+        steps, cycles = self.l_residual[-1, -1], self.h_residual[-1]
+        return f"Segment(change of L {steps:.2g}, of H {cycles:.2g}, {self.decision!r})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,10 @@ class Trace:
     decision: Decision
     segments: tuple[Segment, ...]
 
+    def __repr__(self) -> str:
+        stream, bar = f"{self.instrument} {self.timeframe}", moment(self.datetime)
+        return f"Trace({stream}, bar of {bar}, {self.decision!r})"
+
     @property
     def halted(self) -> bool:
         """Whether it stopped by itself, q_halt above q_continue, rather than at the limit."""
@@ -55,13 +65,21 @@ class Trace:
         return halt > go_on
 
 
-def trace(model: Model, bars: Bars, account: Account, *, instrument: str, timeframe: str) -> Trace:
+def trace(
+    model: Model,
+    bars: Bars | Mapping[str, Any],
+    account: Account | Mapping[str, Any],
+    *,
+    instrument: str,
+    timeframe: str,
+) -> Trace:
     """What `model.decide` does with these arguments, step by step.
 
     Raises:
-        TooFewBars, BadAccount, UnknownInstrument, UnknownTimeframe, InferenceFailed: as
+        TooFewBars, BadBars, BadAccount, UnknownInstrument, UnknownTimeframe, InferenceFailed: as
             `Model.decide`.
     """
+    bars, account = bars if isinstance(bars, Bars) else Bars.of(bars), Account.of(account)
     decision = model.decide(bars, account, instrument=instrument, timeframe=timeframe)
     contract = model.contract
     window = rows(bars[len(bars) - contract.bars_needed :], contract.features.history_bars)

@@ -121,6 +121,12 @@ class Checkpoint:
     windows: Windows
     sha256: str
 
+    def __repr__(self) -> str:
+        best = self.description.best_epoch
+        number = f"epoch {best} of {len(self.description.epochs)}"
+        size = f"{self.model.cycles} x {self.model.timesteps}"
+        return f"Checkpoint({size}, {number}, sha256 {self.sha256[:12]}...)"
+
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Read and verify a checkpoint folder.

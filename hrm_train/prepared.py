@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
-from hrm_runtime.bars import PRICES, Bars, listed, read_series
+from hrm_runtime.bars import PRICES, Bars, counted, listed, read_series
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import Instrument, Timeframe, Trading
 from hrm_runtime.schema import SchemaMismatch, build
@@ -123,6 +123,12 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.sample_row)
+
+    def __repr__(self) -> str:
+        series, bars = len(self.manifest.series), len(self.bar_stamp)
+        return (
+            f"Prepared({counted(len(self), 'sample')} of {counted(bars, 'bar')}, {series} series)"
+        )
 
     @property
     def sample_stamp(self) -> npt.NDArray[np.int64]:

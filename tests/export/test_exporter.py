@@ -102,6 +102,8 @@ def test_the_same_inputs_give_the_same_bytes(
 
 def test_an_export_says_how_its_graph_was_made(checkpoint_folder: Path, tmp_path: Path) -> None:
     done = export(checkpoint_folder, tmp_path / "artifact")
+    named = f"artifact, fp32, 2 x 2, id {done.model_id[:12]}..."
+    assert repr(done) == f"Exported({tmp_path / 'artifact'}, {named})"
     assert done.path == tmp_path / "artifact"
     assert done.contract == load_contract(done.path)
     assert [change.name for change in done.changes] == [

@@ -246,10 +246,14 @@ def test_a_stage_that_need_not_pass_does_not_fail_the_report(
     graph = graphs("int8")["int8"].to_bytes()
     *_, plain = upper_rungs(quantised.model, served_by(ours, graph), graph, inputs, trained=False)
     failed = replace(plain, passed=False)
-    assert ParityReport(windows=60, unseen=60, stages=(failed,)).passed
+    passed = ParityReport(windows=60, unseen=60, stages=(failed,))
+    assert passed.passed
+    assert repr(passed) == "ParityReport(60 windows, 60 unseen, 1 stage, passed)"
     require((failed,))
     must = replace(failed, gated=True)
-    assert not ParityReport(windows=60, unseen=60, stages=(failed, must)).passed
+    refused = ParityReport(windows=1, unseen=0, stages=(failed, must))
+    assert not refused.passed
+    assert repr(refused) == "ParityReport(1 window, 0 unseen, 2 stages, FAILED)"
     with pytest.raises(ParityFailed, match=r"^artifact differs from torch eager over 60 windows"):
         require((failed, must))
 

@@ -193,6 +193,18 @@ def test_what_is_neither_account_nor_mapping_is_refused(values: Any, name: str) 
         Account.of(values)
 
 
+def test_a_name_may_be_whatever_reads_as_one() -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __str__(self) -> str:
+            return self.name
+
+    values: dict[Any, Any] = {Named(name): value for name, value in LONG.items()}
+    assert Account.of(values) == Account(**LONG)
+
+
 def test_a_mapping_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(BadAccount, match="account: expected is_position_open to agree with"):
         Account.of({**LONG, "is_position_open": False})

@@ -28,7 +28,6 @@ from hrm_runtime import (
 from hrm_runtime.artifact import MOST_BYTES, save
 from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL
 from hrm_runtime.golden import Golden
-from hrm_runtime.schema import canonical
 
 FILES = (CONTRACT, MODEL, GOLDEN)
 LOADERS = pytest.mark.parametrize("loader", [load, load_contract], ids=["load", "load_contract"])
@@ -46,13 +45,17 @@ def test_the_contract_alone_is_that_of_the_model(artifact: Path, model: Model) -
     assert load_contract(artifact) == model.contract
 
 
+def test_the_contract_knows_the_id_that_load_takes(copy_artifact: ArtifactCopy) -> None:
+    copy_artifact.reseal(name="étrange")
+    contract = load_contract(copy_artifact.path)
+    written = (copy_artifact.path / CONTRACT).read_bytes()
+    assert contract.id == hashlib.sha256(written).hexdigest() != contract.digest
+    assert load(copy_artifact.path, sha256=contract.id).id == contract.id
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_path_may_be_text(artifact: Path, model: Model, kind: Callable[[Path], Any]) -> None:
-    assert load(kind(artifact)).id == load_contract_id(kind(artifact)) == model.id
-
-
-def load_contract_id(path: str | Path) -> str:
-    return hashlib.sha256(canonical(load_contract(path))).hexdigest()
+    assert load(kind(artifact)).id == load_contract(kind(artifact)).id == model.id
 
 
 @pytest.mark.parametrize("write", [str.lower, str.upper], ids=["lower", "upper"])
@@ -275,6 +278,39 @@ def test_another_artifact_than_the_pinned_one_is_refused(artifact: Path, model: 
     pin = hashlib.sha256(b"another").hexdigest()
     with pytest.raises(ArtifactDamaged, match=f"expected the artifact {pin}, found {model.id}"):
         load(artifact, sha256=pin)
+
+
+@pytest.mark.parametrize("write", [str.lower, str.upper], ids=["lower", "upper"])
+def test_a_digest_in_place_of_the_id_is_refused_and_the_id_is_told(
+    artifact: Path, model: Model, write: Callable[[str], str]
+) -> None:
+    pin = write(model.contract.digest)
+    with pytest.raises(
+        ArtifactDamaged,
+        match=f"expected an artifact's id as sha256, found {pin}, the digest inside this "
+        f"artifact's contract; its id is {model.id}: give that",
+    ):
+        load(artifact, sha256=pin)
+
+
+@pytest.mark.parametrize("pin", ["", "9f72", "\ud800", "0" * 64])
+def test_what_is_neither_id_nor_digest_is_another_artifact(
+    pin: str, artifact: Path, model: Model
+) -> None:
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {pin}, found {model.id}$"):
+        load(artifact, sha256=pin)
+
+
+def test_a_digest_that_only_stands_in_a_contract_is_not_told_of(
+    copy_artifact: ArtifactCopy,
+) -> None:
+    contract = copy_artifact.path / CONTRACT
+    written = contract.read_bytes()
+    claimed = "0" * 64
+    digest = load_contract(copy_artifact.path).digest
+    contract.write_bytes(written.replace(digest.encode(), claimed.encode()))
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {claimed}, found"):
+        load(copy_artifact.path, sha256=claimed)
 
 
 def test_a_pin_holds_against_a_deliberate_new_seal(

@@ -49,6 +49,21 @@ def logits(best: Action) -> list[list[float]]:
 # the value object
 
 
+@pytest.mark.parametrize(
+    ("action", "quantity", "words"),
+    [
+        (Action.BUY_LONG, 1.0, "BUY_LONG 1 lot"),
+        (Action.SELL_SHORT, 1_234_567.0, "SELL_SHORT 1,234,567 lots"),
+        (Action.CLOSE_LONG, 2.5, "CLOSE_LONG 2.5 lots"),
+        (Action.HOLD, 1.0, "HOLD"),
+    ],
+)
+def test_an_order_is_the_action_and_the_lots_that_it_has(
+    action: Action, quantity: float, words: str
+) -> None:
+    assert replace(OK, action=action, quantity=quantity).order == words
+
+
 def test_reasons_are_pinned() -> None:
     assert [str(reason) for reason in Reason] == [
         "ok",

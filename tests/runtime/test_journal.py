@@ -226,7 +226,7 @@ def test_any_valid_events_are_read_back(drawn: list[Event]) -> None:
         elif isinstance(event, Controlled):
             assert record.control is event.what
         elif isinstance(event, Decided):
-            assert repr(record.decision) == repr(event.decision)
+            assert repr(asdict(record.decision)) == repr(asdict(event.decision))
             assert record.account == event.account
 
 

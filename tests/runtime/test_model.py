@@ -590,7 +590,21 @@ def test_rows_made_from_another_history_are_refused(model: Model) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: m.decide(BARS, None, **ON), BadAccount, "expected an Account, found NoneType"),
+        (
+            lambda m: m.decide(BARS, None, **ON),
+            BadAccount,
+            "account: expected an Account or a mapping, found NoneType",
+        ),
+        (
+            lambda m: m.decide_rows(rows(BARS, 200), {"capital": 1e6}, **ON),
+            BadAccount,
+            "account: expected the values capital, .*; found capital",
+        ),
+        (
+            lambda m: m.inputs(rows(BARS, 200)[-6:], 1e6, **ON),
+            BadAccount,
+            "account: expected an Account or a mapping, found float",
+        ),
         (lambda m: m.decide(None, ACCOUNTS["flat"], **ON), BadBars, "a mapping .*, found NoneType"),
         (
             lambda m: m.decide(BARS, ACCOUNTS["flat"], instrument=1, timeframe="5"),
@@ -609,6 +623,19 @@ def test_arguments_of_another_type_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS.values(), ids=list(ACCOUNTS))
+def test_an_account_may_be_a_mapping_of_its_values(model: Model, account: Account) -> None:
+    window, expected = rows(BARS, 200), model.decide(BARS, account, **ON)
+    assert model.decide(BARS, vars(account), **ON) == expected
+    assert model.decide_rows(window, vars(account), **ON) == expected
+    for given, read in zip(
+        model.inputs(window[-6:], vars(account), **ON),
+        model.inputs(window[-6:], account, **ON),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(given, read, strict=True)
 
 
 def test_an_unknown_instrument_is_refused_with_the_known_ones(model: Model) -> None:

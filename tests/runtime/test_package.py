@@ -1,12 +1,34 @@
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from live import BARS, FLAT, ON, Clock, Live
+from synthetic import random_bars
 
 import hrm_runtime
+from hrm_runtime import (
+    Contract,
+    HRMAgent,
+    Journal,
+    LiveEngine,
+    LiveSettings,
+    Model,
+    Reason,
+    TradingHours,
+)
+from hrm_runtime.backtest import backtest
+from hrm_runtime.bars import moment
+from hrm_runtime.decision import hold
+from hrm_runtime.features import row
+from hrm_runtime.trace import trace
+
+LINE = 160
+"""Characters that fit a line of a notebook."""
 
 NAMES = [
     "Account",
@@ -91,6 +113,94 @@ def test_a_name_is_resolved_once() -> None:
         "print(json.dumps([before, vars(hrm_runtime)['Bars'] is bars]))\n"
     )
     assert in_a_fresh_process(program) == [False, True]
+
+
+# what a notebook shows of them
+
+ID = r"id [0-9a-f]{12}\.\.\."
+NAMED = rf"artifact-1, fp32, 2 x 2, {ID}"
+
+
+def test_the_objects_of_a_decision_are_shown_in_a_line(model: Model, contract: Contract) -> None:
+    decision = model.decide(BARS, FLAT, **ON)
+    traced = trace(model, BARS, FLAT, **ON)
+    bar = "2023-11-22 05:15 UTC"
+    for shown, pattern in (
+        (BARS, rf"Bars\(260 bars, 2023-11-21 07:40 UTC to {bar}\)"),
+        (BARS[-1:], rf"Bars\(1 bar, {bar}\)"),
+        (BARS[:0], r"Bars\(0 bars\)"),
+        (random_bars(3270), r"Bars\(3,270 bars, .* UTC to .* UTC\)"),
+        (row(BARS, 200), rf"Row\({bar}, close [\d.]+, atr [\d.]+, 54 values from 200 bars\)"),
+        (model, rf"Model\({NAMED}\)"),
+        (contract, rf"Contract\({NAMED}, 205 bars needed\)"),
+        (decision, rf"Decision\({decision.order}, value [+-]\d+\.\d\d ATR, ok, {ID}\)"),
+        (hold(Reason.STALE, model.id), rf"Decision\(HOLD, stale, {ID}\)"),
+        (traced, rf"Trace\(Alpha 5, bar of {bar}, Decision\(.*\)\)"),
+        (traced.segments[0], r"Segment\(change of L [\d.e-]+, of H [\d.e-]+, Decision\(.*\)\)"),
+    ):
+        assert re.fullmatch(pattern, repr(shown)), repr(shown)
+        assert len(repr(shown)) <= LINE
+    assert repr(model).count(model.id[:12]) == repr(contract).count(model.id[:12]) == 1
+
+
+def test_a_backtest_is_shown_in_a_line(model: Model) -> None:
+    bars = random_bars(420, seed=36)
+    found = backtest(model, bars, **ON)
+    first, last = (moment(int(found.datetime[end])) for end in (0, -1))
+    assert repr(found) == (
+        f"Backtest(Alpha 5, {first} to {last}, {len(found.trades)} trades, "
+        f"return {found.final_return:+.1%})"
+    )
+    assert ", 1 trade, " in repr(replace(found, trades=found.trades[:1]))
+
+
+def test_a_live_engine_tells_how_it_is_in_a_line(live: Live, clock: Clock, tmp_path: Path) -> None:
+    engine = live(failures=1)
+    assert re.fullmatch(rf"LiveEngine\({NAMED}, 0 streams\)", repr(engine))
+    engine.feed(BARS[:-1], **ON)
+    assert repr(engine).endswith("..., 1 stream)")
+    engine._breaker.failed()
+    engine.kill("lunch")
+    engine.close()
+    assert repr(engine).endswith("..., 1 stream, killed, breaker open, closed)")
+    assert len(repr(engine)) <= LINE
+
+
+def test_an_agent_tells_what_it_reads_in_a_line(live: Live) -> None:
+    engine = live()
+    agent = HRMAgent(engine, "Alpha", "5")
+    assert repr(agent) == "HRMAgent(Alpha 5, 50 bars x 53 columns)"
+    agent = HRMAgent(engine, "Beta", "5", bars=lambda: BARS, account=lambda: FLAT, max_lots=10)
+    assert repr(agent) == "HRMAgent(Beta 5, bars and account from callables, max_lots 10)"
+
+
+def test_a_journal_tells_how_far_it_is_in_a_line(
+    model: Model, clock: Clock, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path)
+    assert repr(journal) == f"Journal({tmp_path}, not begun)"
+    with LiveEngine(model, LiveSettings(clock=clock), journal):
+        assert repr(journal) == f"Journal({tmp_path}, committed 0)"
+        journal._trouble = "disk full"
+        assert repr(journal) == f"Journal({tmp_path}, trouble: disk full)"
+        journal._trouble = None
+    assert repr(journal) == f"Journal({tmp_path}, closed, committed 0)"
+
+
+def test_settings_are_shown_where_they_are_not_the_usual_ones() -> None:
+    hours = TradingHours(
+        ["09:15-12:00", "13:00-15:30"],
+        "Asia/Kolkata",
+        holidays=["2024-11-15"],
+        special={"2024-11-01": ["18:00-19:00"]},
+    )
+    shown = "TradingHours(09:15-12:00 13:00-15:30 Asia/Kolkata, holidays: 1, special days: 1)"
+    assert repr(hours) == shown
+    assert repr(TradingHours()) == "TradingHours(around the clock)"
+    assert repr(LiveSettings()) == "LiveSettings()"
+    assert repr(LiveSettings(hours=hours, deadline=0.5, strict=True)) == (
+        f"LiveSettings(hours={shown}, deadline=0.5, strict=True)"
+    )
 
 
 # weight

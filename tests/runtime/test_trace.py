@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from synthetic import ACCOUNTS, random_bars
 
-from hrm_runtime import Account, Action, Bars, Model, Reason, TooFewBars, UnknownInstrument
+from hrm_runtime import (
+    Account,
+    Action,
+    BadAccount,
+    Bars,
+    Model,
+    Reason,
+    TooFewBars,
+    UnknownInstrument,
+)
 from hrm_runtime.decision import hold
 from hrm_runtime.features import rows
 from hrm_runtime.model import Outputs, network_inputs
@@ -131,8 +140,17 @@ def test_bars_before_those_it_needs_change_nothing(model: Model) -> None:
         assert np.array_equal(one.l_residual, other.l_residual)
 
 
+def test_bars_and_account_may_be_mappings_as_for_decide(model: Model) -> None:
+    account = ACCOUNTS["long"]
+    found = trace(model, {**vars(BARS)}, vars(account), **ON)
+    assert found.decision == trace(model, BARS, account, **ON).decision
+    assert found.account == account
+
+
 def test_what_decide_refuses_is_refused(model: Model) -> None:
     with pytest.raises(TooFewBars, match="expected at least 205 for one decision, found 204"):
         trace(model, BARS[:204], ACCOUNTS["flat"], **ON)
     with pytest.raises(UnknownInstrument, match="found 'Gamma'"):
         trace(model, BARS, ACCOUNTS["flat"], instrument="Gamma", timeframe="15")
+    with pytest.raises(BadAccount, match="expected an Account or a mapping, found NoneType"):
+        trace(model, BARS, None, **ON)  # type: ignore[arg-type]

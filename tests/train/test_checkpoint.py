@@ -126,6 +126,9 @@ def test_a_loaded_checkpoint_equals_the_saved_one_bit_for_bit(
     )
     assert checkpoint.sha256 == hashlib.sha256((writer.folder / MANIFEST).read_bytes()).hexdigest()
     assert sorted(path.name for path in writer.folder.iterdir()) == sorted([*files, MANIFEST])
+    size = f"{model.cycles} x {model.timesteps}"
+    shown = f"Checkpoint({size}, epoch 2 of 2, sha256 {checkpoint.sha256[:12]}...)"
+    assert repr(checkpoint) == shown
 
 
 def test_the_best_weights_stay_while_they_are_the_best_and_then_give_way(

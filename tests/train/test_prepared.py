@@ -59,6 +59,12 @@ def constant(count: int) -> Bars:
     return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
 
 
+def test_it_is_shown_in_a_line(prepared: Prepared, series: AllSeries) -> None:
+    bars = sum(map(len, series.values()))
+    shown = f"Prepared({len(prepared):,} samples of {bars:,} bars, {len(series)} series)"
+    assert repr(prepared) == shown
+
+
 # samples
 
 
