@@ -276,7 +276,7 @@ def export(
     else:
         show.changes(exported.changes)
         show.parity(exported.contract.parity)
-        show.note(f"wrote {exported.path}, id {exported.model_id}")
+        show.note(f"wrote {exported.path}\nid {exported.model_id}")
 
 
 @app.command()
@@ -309,7 +309,7 @@ def inspect(artifact: Path, as_json: Json = False) -> None:
 
     contract = load_contract(artifact)
     if as_json:
-        _print_json(asdict(contract))
+        _print_json({"model_id": contract.id, **asdict(contract)})
     else:
         show.contract(contract)
 

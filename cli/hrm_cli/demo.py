@@ -98,7 +98,7 @@ def _train_and_export(settings: Settings, data: Path, checkpoint: Path, artifact
     show.heading("4  Export one artifact")
     with show.working("converting, composing, comparing with torch"):
         exported = export(checkpoint, artifact)
-    show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB, id {exported.model_id}")
+    show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB\nid {exported.model_id}")
 
     show.heading("5  Parity with torch")
     with show.working("comparing with torch"):

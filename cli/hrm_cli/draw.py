@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,7 @@ from hrm_cli.speed import short
 from hrm_runtime import Action, BadInput
 from hrm_runtime.actions import LEGAL, Side
 from hrm_runtime.backtest import Backtest
-from hrm_runtime.bars import Floats
+from hrm_runtime.bars import Floats, counted, moment
 from hrm_runtime.bench import Bench, Result
 from hrm_runtime.book import Exit, Trade
 from hrm_runtime.trace import Trace
@@ -126,7 +125,7 @@ def trace(found: Trace, path: Path) -> None:
     bottom.set_xticks([])
     figure.suptitle(
         f"{outcome(found)}\n{found.instrument} {found.timeframe}, bar of "
-        f"{_time(found.datetime)} UTC, close {found.close:,.2f}",
+        f"{moment(found.datetime)}, close {found.close:,.2f}",
         fontsize=11,
     )
     _save(figure, path)
@@ -213,7 +212,7 @@ def _equity(panel: Axes, one: Backtest) -> None:
     sample = "in sample, no evidence: " if one.in_sample else ""
     panel.set_title(
         f"{one.instrument} {one.timeframe}: {sample}{one.final_return:+.1%} "
-        f"(95 %: {interval_text(one)}), {len(one.trades):,} trades",
+        f"(95 %: {interval_text(one)}), {counted(len(one.trades), 'trade')}",
         fontsize=10,
         loc="left",
         color=RED if one.in_sample else "k",
@@ -221,7 +220,7 @@ def _equity(panel: Axes, one: Backtest) -> None:
     panel.set_ylabel("equity, % of the capital")
     panel.margins(x=0.01, y=0.12)
     places = np.unique(np.linspace(0, len(one.equity) - 1, DATES).round().astype(int)).tolist()
-    labels = [_time(int(one.datetime[place])).replace(" ", "\n") for place in places]
+    labels = [moment(int(one.datetime[place])).replace(" ", "\n", 1) for place in places]
     panel.set_xticks(places, labels, fontsize=8)
     _plain(panel)
 
@@ -334,10 +333,6 @@ def _legend(panel: Axes, *handles: Artist) -> None:
 def _positive(values: npt.NDArray[np.float32]) -> Floats:
     """What a log axis can show: a gap where a value is 0 or not finite."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan).astype(np.float64)
-
-
-def _time(stamp: int) -> str:
-    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M}"
 
 
 def _plain(panel: Axes) -> None:

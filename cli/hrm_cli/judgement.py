@@ -1,9 +1,5 @@
 """The judgement of a checkpoint in words: a table per fold, and what it does and does not say."""
 
-from datetime import UTC, datetime
-
-from rich.table import Table
-
 from hrm_cli import show
 from hrm_train.evaluation import Evaluation
 from hrm_train.judgement import Judgement
@@ -34,8 +30,8 @@ def evaluation(found: Evaluation) -> None:
 
 
 def _judgement(title: str, found: Judgement) -> None:
-    first, last = (datetime.fromtimestamp(stamp, UTC) for stamp in (found.first, found.last))
-    table = Table(
+    first, last = map(show.day, (found.first, found.last))
+    table = show.framed(
         "",
         "accuracy",
         "by\nstake",
@@ -43,7 +39,7 @@ def _judgement(title: str, found: Judgement) -> None:
         "regret, ATR",
         "quantity\nerror",
         "value\nR2",
-        title=f"{title}: {found.samples:,} samples from {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+        title=f"{title}: {found.samples:,} samples from {first} to {last} UTC, "
         f"{found.blocks:,} blocks of time",
     )
     for name, one in found.predictors.items():

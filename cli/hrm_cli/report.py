@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from hrm_cli import show
-from hrm_runtime import Action
 from hrm_runtime.backtest import Backtest
-from hrm_runtime.bars import moment
+from hrm_runtime.bars import counted, moment
 from hrm_runtime.replay import Difference, Replayed
 from hrm_runtime.trace import Trace
 
@@ -24,20 +21,20 @@ CAPTION = (
 
 def backtests(done: Sequence[Backtest]) -> None:
     """One line per series; below them what was not done, and what all of it does not say."""
-    table = Table(
+    table = show.framed(
         "series",
         "trades",
         "return, 95 %",
-        "buy and hold",
+        "buy\nand hold",
         "drawdown",
         "costs",
-        title="Backtest",
+        title="Backtest, days in UTC",
         show_lines=True,
     )
     for column in table.columns[1:]:
         column.justify = "right"
     for one in done:
-        first, last = (_day(int(one.datetime[end])) for end in (0, -1))
+        first, last = (show.day(int(one.datetime[end])) for end in (0, -1))
         table.add_row(
             f"[bold]{escape(one.instrument)}[/bold] {escape(one.timeframe)}\n{first}\n{last}",
             f"{len(one.trades):,}\n{one.won:,} won",
@@ -78,12 +75,12 @@ def backtest_fields(one: Backtest) -> dict[str, Any]:
 
 def trace(found: Trace) -> None:
     """One line per segment."""
-    table = Table(
+    table = show.framed(
         "segment",
-        "change of L",
-        "change of H",
+        "change\nof L",
+        "change\nof H",
         "probabilities",
-        "halt, continue",
+        "halt,\ncontinue",
         title=escape(outcome(found)),
         show_lines=True,
     )
@@ -93,7 +90,7 @@ def trace(found: Trace) -> None:
             str(number),
             "\n".join(f"{cycle[0]:.2g} to {cycle[-1]:.2g}" for cycle in segment.l_residual),
             "\n".join(f"{cycle:.2g}" for cycle in segment.h_residual),
-            show.probabilities(segment.decision),
+            show.Probabilities(segment.decision),
             f"{halt:.3f}, {go_on:.3f}",
         )
     show.out.print(table)
@@ -104,12 +101,10 @@ def outcome(found: Trace) -> str:
     decision = found.decision
     if decision.degraded:
         return f"{decision.action.name}, for the network's answer was {decision.reason}"
-    lots = f" {decision.quantity:,g} {_counted('lot', decision.quantity)}"
-    made = decision.action.name + ("" if decision.action is Action.HOLD else lots)
-    passes = f"{decision.segments} {_counted('segment', decision.segments)}"
+    passes = counted(decision.segments, "segment")
     halt, go_on = decision.q_values
     stopped = f"halt {halt:.3f} > continue {go_on:.3f}" if found.halted else "the limit"
-    return f"{made}, after {passes}: {stopped}"
+    return f"{decision.order}, after {passes}: {stopped}"
 
 
 def trace_fields(found: Trace) -> dict[str, Any]:
@@ -135,7 +130,7 @@ def trace_fields(found: Trace) -> dict[str, Any]:
 
 def replayed(found: Replayed) -> None:
     """How much was gone through; below it the difference, if there is one."""
-    table = Table("", "", title="Replay", show_header=False)
+    table = show.framed("", "", title="Replay", show_header=False)
     table.columns[1].justify = "right"
     for name, value in (
         ("files", found.files),
@@ -169,22 +164,12 @@ def difference(found: Difference) -> str:
 def _remarks(one: Backtest) -> str:
     """What a reader of the numbers must know."""
     remarks = [
-        f"{count:,} {_counted('decision', count)} degraded, {reason}"
-        for reason, count in one.degraded.items()
+        f"{counted(count, 'decision')} degraded, {reason}" for reason, count in one.degraded.items()
     ]
     if one.unaffordable:
-        openings = _counted("opening", one.unaffordable)
-        remarks.append(f"{one.unaffordable:,} {openings} skipped, not affordable")
+        remarks.append(f"{counted(one.unaffordable, 'opening')} skipped, not affordable")
     if one.used_up is not None:
-        remarks.append(f"[red]capital used up on {_day(one.used_up)}[/red]")
+        remarks.append(f"[red]capital used up on {show.day(one.used_up)} UTC[/red]")
     if one.in_sample:
         remarks.append("[red]in sample, no evidence: the weights know this stretch[/red]")
     return "; ".join(remarks)
-
-
-def _day(stamp: int) -> str:
-    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d}"
-
-
-def _counted(name: str, count: float) -> str:
-    return name if count == 1 else f"{name}s"

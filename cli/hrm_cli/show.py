@@ -1,13 +1,13 @@
 """What a person sees: tables on stdout, progress and notes on stderr."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
@@ -34,8 +34,22 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 
-BAR_WIDTH = 12
-MOST_FLIPS = 10
+WIDE: Final = 80
+"""Columns of a terminal; in a narrower one tables and progress stand closer."""
+
+BAR_WIDTH: Final = 12
+"""Of a probability of 1."""
+
+DECISIONS: Final = (
+    "A lot is the unit an instrument trades in. Value is the best return that the network expects, "
+    "in ATR: the average range of a bar, here of the last 14."
+)
+"""Below them, for who has not seen any."""
+
+WHOLE: Final = Column(no_wrap=True)
+"""Of progress, never shortened: where a terminal is narrow, the bar is."""
+
+MOST_FLIPS: Final = 10
 """Decisions that differ, listed one by one."""
 
 
@@ -46,7 +60,20 @@ def note(text: str) -> None:
 
 def heading(text: str) -> None:
     """The title of a part of longer work."""
-    err.print(f"\n[bold]{text}[/bold]")
+    err.print(f"\n{text}", style="bold", highlight=False, markup=False, soft_wrap=True)
+
+
+def day(stamp: int) -> str:
+    """The day of epoch seconds, in UTC."""
+    return moment(stamp).partition(" ")[0]
+
+
+def framed(*headers: str, **how: Any) -> Table:
+    """A table of which nothing is cut: what has too little room is folded."""
+    made = Table(*headers, padding=(0, int(out.width >= WIDE)), **how)
+    for column in made.columns:
+        column.overflow = "fold"
+    return made
 
 
 @contextmanager
@@ -76,7 +103,12 @@ def advancing(text: str) -> Iterator[Callable[[int, int], None]]:
 def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
     if not err.is_terminal:
         note(line)
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(text),
+        BarColumn(),
+        MofNCompleteColumn(table_column=WHOLE),
+        TimeRemainingColumn(table_column=WHOLE),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         yield progress, progress.add_task(text, total=total)
 
@@ -84,7 +116,11 @@ def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, Ta
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
     """As `advancing`, through several of them. Nothing is drawn while nothing is told."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(table_column=WHOLE),
+    )
     with Progress(
         *columns, console=err, disable=not err.is_terminal, auto_refresh=False
     ) as progress:
@@ -110,7 +146,21 @@ class Throughput(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Nothing until it is known."""
-        return Text(f"{task.speed:,.0f} samples/s" if task.speed else "")
+        unit = " samples/s" if err.width >= WIDE else "/s"
+        return Text(f"{task.speed:,.0f}{unit}" if task.speed else "")
+
+
+class Losses(ProgressColumn):
+    """As many of the task's `losses` as a terminal has room for beside all else."""
+
+    BESIDE = 69
+    """Columns: `fold 10 of 12`, a bar, two numbers of 8 digits, samples/s, and the time left."""
+
+    def render(self, task: Task) -> Text:
+        """The first of them, each whole."""
+        parts, room = task.fields["losses"], err.width - self.BESIDE
+        fitting = [", ".join(parts[:count]) for count in range(len(parts) + 1)]
+        return Text([text for text in fitting if len(text) <= max(0, room)][-1])
 
 
 @contextmanager
@@ -119,10 +169,10 @@ def training() -> "Iterator[Callable[[Step], None]]":
     columns = (
         TextColumn("{task.fields[fold]}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        Throughput(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        MofNCompleteColumn(table_column=WHOLE),
+        Throughput(table_column=WHOLE),
+        TimeRemainingColumn(table_column=WHOLE),
+        Losses(table_column=WHOLE),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         bars: dict[int, TaskID] = {}
@@ -131,9 +181,9 @@ def training() -> "Iterator[Callable[[Step], None]]":
         def on_progress(step: "Step") -> None:
             if step.fold not in bars:
                 fold = f"fold {step.fold} of {step.folds}" if step.folds > 1 else "training"
-                bars[step.fold] = progress.add_task("", total=step.of, fold=fold)
+                bars[step.fold] = progress.add_task("", total=step.of, fold=fold, losses=())
             progress.update(
-                bars[step.fold], completed=min(step.samples, step.of), description=_losses(step)
+                bars[step.fold], completed=min(step.samples, step.of), losses=_by_weight(step)
             )
             if not err.is_terminal:
                 lines.show(step)
@@ -170,15 +220,26 @@ class Lines:
 
 
 def _losses(step: "Step") -> str:
-    parts = ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
-    if not step.epochs:
-        return parts
-    return f"{parts}; epoch {step.epochs[-1].number}: {step.epochs[-1].validation_loss:.3f}"
+    return "; ".join([", ".join(_named(step.losses)), *_validated(step)])
+
+
+def _by_weight(step: "Step") -> list[str]:
+    """The losses, those first that say most: all together, of the last epoch, and each alone."""
+    *each, total = _named(step.losses)
+    return [total, *_validated(step), *each]
+
+
+def _named(losses: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.3f}" for name, value in losses.items()]
+
+
+def _validated(step: "Step") -> list[str]:
+    return [f"epoch {one.number}: {one.validation_loss:.3f}" for one in step.epochs[-1:]]
 
 
 def series(found: "Sequence[Series]") -> None:
     """What was read, and what was mended or skipped."""
-    table = Table("series", "bars", "duplicates", "out of order", "samples", title="Data")
+    table = framed("series", "bars", "duplicates", "out of order", "samples", title="Data")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in found:
@@ -194,7 +255,7 @@ def series(found: "Sequence[Series]") -> None:
 
 def epochs(done: "Sequence[Epoch]", best: int) -> None:
     """One line per epoch."""
-    table = Table(
+    table = framed(
         "epoch", "loss", "validation", "best action", "regret (ATR)", "segments", title="Training"
     )
     for one in done:
@@ -212,7 +273,7 @@ def epochs(done: "Sequence[Epoch]", best: int) -> None:
 
 def changes(made: Sequence["Change"]) -> None:
     """What each pass over the graph did."""
-    table = Table("pass over the graph", "changes")
+    table = framed("pass over the graph", "changes")
     for change in made:
         table.add_row(change.name, f"{change.count:,}")
     out.print(table)
@@ -220,7 +281,7 @@ def changes(made: Sequence["Change"]) -> None:
 
 def parity(stages: Sequence[Stage]) -> None:
     """The ladder, a line for each stage; then how agreement depends on the gap, and what failed."""
-    table = Table("stage", "against", "windows", "largest difference", "decisions equal", "")
+    table = framed("stage", "against", "windows", "largest difference", "decisions equal", "")
     for stage in stages:
         verdict = "[green]passed[/green]" if stage.passed else "[red]FAILED[/red]"
         table.add_row(
@@ -251,7 +312,7 @@ def _bands(stage: Stage) -> None:
     """Agreement by gap, where not all decisions agree."""
     if not stage.flips:
         return
-    table = Table(
+    table = framed(
         "gap from",
         "windows",
         "same action",
@@ -268,14 +329,12 @@ def _bands(stage: Stage) -> None:
 
 
 def contract(promised: Contract) -> None:
-    """The contract on one screen."""
+    """The contract on one screen, and the id that `load` takes on a line of its own."""
     graph, features = promised.graph, promised.features
-    table = Table("", "", title=escape(promised.name), show_header=False)
+    table = framed("", "", title=escape(promised.name), show_header=False)
     trading = ", ".join(f"{name} {value:g}" for name, value in vars(promised.trading).items())
     for name, value in (
         ("created", promised.created),
-        ("digest", promised.digest),
-        ("checkpoint", promised.provenance.checkpoint_sha256),
         ("trained until", moment(promised.provenance.trained_until)),
         ("graph", f"{graph.cycles} cycles x {graph.timesteps} timesteps, {graph.precision}"),
         ("states", f"{graph.tokens} tokens, H {graph.h_dim} wide, L {graph.l_dim} wide"),
@@ -295,25 +354,31 @@ def contract(promised: Contract) -> None:
     ):
         table.add_row(name, escape(str(value)))
     out.print(table)
+    for name, value in (
+        ("id", promised.id),
+        ("checkpoint", promised.provenance.checkpoint_sha256),
+    ):
+        out.print(f"{name:<11} {value}", highlight=False, soft_wrap=True)  # whole, to be copied
     parity(promised.parity)
 
 
 def decisions(made: Sequence[tuple[str, str, Bars, Decision]]) -> None:
-    """Decisions beside the bars they were made at."""
-    table = Table("at the close of", "decision", "probabilities", show_lines=True)
+    """Decisions beside the bars they were made at; below them what the words mean."""
+    table = framed("at the close of", "decision", "probabilities", show_lines=True)
     for instrument, timeframe, bars, decision in made:
-        stamp = datetime.fromtimestamp(int(bars.datetime[-1]), UTC)
         reason = f"[red]{decision.reason}[/red]" if decision.degraded else str(decision.reason)
+        action, _, lots = decision.order.partition(" ")
         table.add_row(
             f"[bold]{escape(instrument)}[/bold] {escape(timeframe)}\n"
-            f"{stamp:%Y-%m-%d %H:%M}\n"
+            f"{moment(int(bars.datetime[-1]))}\n"
             f"close {bars.close[-1]:,.2f}",
-            f"[bold]{decision.action.name}[/bold] {decision.quantity:g} lots\n"
+            f"[bold]{action}[/bold] {lots}\n"
             f"value {decision.value:+.2f} ATR\n"
             f"{reason}, {decision.latency_ms:.1f} ms",
-            probabilities(decision),
+            Probabilities(decision),
         )
     out.print(table)
+    out.print(DECISIONS, style="dim", highlight=False)
 
 
 def decision_fields(decision: Decision) -> dict[str, Any]:
@@ -333,13 +398,26 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
     }
 
 
-def probabilities(decision: Decision) -> str:
-    """A bar for each action that has a probability."""
-    lines = []
-    block = "█" if out.encoding.startswith("utf") else "#"
-    for action in Action:
-        share = decision.probabilities[action]
-        if share > 0:
-            bar = block * round(BAR_WIDTH * share)
-            lines.append(f"{action.name:<11} {share:4.0%} {bar}")
-    return "\n".join(lines)
+class Probabilities:
+    """A line for each action that has a probability, with a bar where there is room for it."""
+
+    _TEXT = len("CLOSE_SHORT 100% ")
+
+    def __init__(self, decision: Decision) -> None:
+        self._shares = {
+            action.name: share
+            for action, share in zip(Action, decision.probabilities, strict=True)
+            if share > 0
+        }
+        self._largest = max(self._shares.values(), default=0.0)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        longest = self._TEXT + round(BAR_WIDTH * self._largest)
+        return Measurement(self._TEXT, longest).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        block = "█" if console.encoding.startswith("utf") else "#"
+        for name, share in self._shares.items():
+            room = max(0, options.max_width - self._TEXT) / self._largest
+            bar = block * round(min(BAR_WIDTH, room) * share)
+            yield Text(f"{name:<11} {share:4.0%} {bar}".rstrip())

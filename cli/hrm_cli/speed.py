@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from hrm_cli import show
 from hrm_runtime.bench import BATCHES, Bench, Latency, Result
@@ -23,7 +22,7 @@ UNITS = "One pass at batch 1, one thread; MB are 10^6 bytes."
 def speeds(found: Bench) -> None:
     """One line per variant; below them what its name does not say, and what was not measured."""
     alone = all(result.weights == "artifact" for result in found.results)
-    table = Table(
+    table = show.framed(
         "",
         "p50\nms",
         "p99\nms",

@@ -380,7 +380,10 @@ def test_export_writes_an_artifact_and_shows_how_and_the_ladder(
         for one in found
     ]  # fmt: skip
     assert [one.stage for one in found] == ["composed", "artifact", "artifact, hard windows"]
-    assert load(tmp_path / "one").id in result.stderr.replace("\n", "")
+    assert result.stderr.splitlines()[-2:] == [
+        f"wrote {tmp_path / 'one'}",
+        f"id {load(tmp_path / 'one').id}",
+    ]
     said = answer("export", checkpoint_folder, "--out", tmp_path / "two")
     assert said == {"path": str(tmp_path / "two"), "model_id": load(tmp_path / "two").id}
 
@@ -556,11 +559,26 @@ def test_inspect_shows_the_contract(artifact_folder: Path) -> None:
         "Alpha, Beta",
         "2 cycles x 2 timesteps, fp32",
         "205",
-        contract.digest[:20],
         f"{moment:%Y-%m-%d %H:%M} UTC",
     ):
         assert expected in result.stdout
-    assert answer("inspect", artifact_folder) == json.loads(json.dumps(asdict(contract)))
+    told = answer("inspect", artifact_folder)
+    assert load(artifact_folder, sha256=told.pop("model_id")).id == contract.id
+    assert told == json.loads(json.dumps(asdict(contract)))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_inspect_shows_the_id_that_load_takes_on_a_line_of_its_own(
+    width: int, artifact_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "out", Console(width=width, force_terminal=True, color_system=None))
+    shown = hrm("inspect", artifact_folder).stdout
+    (told,) = re.findall(r"^id +([0-9a-f]{64})$", shown, re.MULTILINE)
+    assert load(artifact_folder, sha256=told).id == told
+    checkpoint = load_contract(artifact_folder).provenance.checkpoint_sha256
+    assert re.search(rf"^checkpoint +{checkpoint}$", shown, re.MULTILINE)
+    assert load_contract(artifact_folder).digest not in shown
+    assert "…" not in shown
 
 
 @pytest.mark.usefixtures("wide")

@@ -21,7 +21,7 @@ from hrm_cli.demo import (
     next_commands,
     weekly,
 )
-from hrm_runtime import Bars, InferenceFailed
+from hrm_runtime import Bars, InferenceFailed, load
 from hrm_runtime.bars import write_csv
 
 DAY = 86_400
@@ -65,6 +65,7 @@ def test_the_demo_runs_from_bars_to_decisions(
     assert result.exit_code == 0, result.output
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
     assert "AAPL D" in result.stdout
+    assert f"id {load(tmp_path / 'demo' / 'artifact').id}" in result.stderr.splitlines()
     assert "FB D" not in result.stdout  # too short to decide on
     artifact = tmp_path / "demo" / "artifact"  # as if it were one that was trained elsewhere
     options = ["--out", str(tmp_path / "other"), "--model", str(artifact)]

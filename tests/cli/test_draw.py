@@ -100,9 +100,11 @@ def test_a_panel_shows_the_three_equities_in_percent(drawn: Any) -> None:
     assert model[1] == pytest.approx([100, 105, 95, 100, 110, 115, 120])
     assert stops == ([4], [pytest.approx(110.0)])
     assert panel.get_title("left") == "Alpha 60: +20.0% (95 %: -5.0% to +30.0%), 3 trades"
+    (one,) = drawn(draw.backtests, [replace(WALKED, trades=WALKED.trades[:1])]).axes
+    assert one.get_title("left").endswith(", 1 trade")
     labels = [label.get_text() for label in panel.get_xticklabels()]
-    assert labels[0] == "2024-01-01\n12:00"
-    assert labels[-1] == "2024-01-01\n18:00"
+    assert labels[0] == "2024-01-01\n12:00 UTC"
+    assert labels[-1] == "2024-01-01\n18:00 UTC"
 
 
 def test_positions_are_drawn_from_the_open_they_began_at(drawn: Any) -> None:
@@ -211,6 +213,14 @@ def test_cycles_and_segments_are_labelled(drawn: Any) -> None:
         "SELL_SHORT\nhalt 0.125\ncontinue 0.250",
         "SELL_SHORT\nhalt 0.250\ncontinue 0.250",
     ]
+
+
+def test_a_hold_is_drawn_without_lots(drawn: Any) -> None:
+    held = replace(TWO.decision, action=Action.HOLD, quantity=1.0)
+    figure = drawn(draw.trace, traced(segment(1, [[1.0, 0.5]], [2.0], held)))
+    texts = [text.get_text() for panel in figure.axes for text in panel.texts]
+    assert "HOLD\nhalt 0.250\ncontinue 0.250" in texts
+    assert not any("lot" in text for text in [*texts, figure.get_suptitle()])
 
 
 def test_many_steps_are_labelled_by_number_alone(drawn: Any) -> None:

@@ -1,6 +1,7 @@
 """`hrm evaluate`: the library's numbers as JSON and as tables, with what they do not say."""
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -102,9 +103,28 @@ def test_a_row_has_every_number_and_its_interval(capsys: pytest.CaptureFixture[s
     value, interval = rows(text, "network")
     assert value == ["network", "51.2%", "60.0%", "0.457", "1.234", "0.789", "-0.012"]
     assert interval == ["", "[50.0, 52.5]", "", "", "[1.100, 1.400]", "", ""]
-    assert "Checkpoint: 12,345 samples from 2023-11-14 to 2024-03-09, 61 blocks" in text
+    assert "Checkpoint: 12,345 samples from 2023-11-14 to 2024-03-09 UTC, 61" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "the majority's is what it has to beat" in " ".join(text.split())
+
+
+def test_a_narrow_terminal_shows_every_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = shown(capsys, fold())
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 60
+    assert rows(text, "network")[0] == [
+        "network", "51.2%", "60.0%", "0.457", "1.234", "0.789", "-0.012",
+    ]  # fmt: skip
+    columns = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")][:3]
+    words = [" ".join(map(str.strip, column)) for column in zip(*columns, strict=True)]
+    assert (words[1], words[4]) == ("51.2% [50.0, 52.5]", "1.234 [1.100, 1.400]")
+    names = [line.split("│")[1] for line in text.splitlines() if line.startswith("│")]
+    assert "majority" in names
+    for word in ("accuracy", "stake", "macro", "regret,", "quantity", "error", "value", "R2"):
+        assert re.search(rf"[┃ ]{word}[┃ ]", text)
 
 
 def test_the_calibration_of_the_halting_head_is_one_line(

@@ -161,6 +161,7 @@ def test_backtest_shows_a_line_per_series_and_what_it_is_not(data: Path, walked:
     numbers = [f"{len(walked.trades)}", *(f"{share:+.1%}" for share in shares)]
     numbers += [f"{walked.max_drawdown:.1%}", f"{walked.costs / 1e6:.1%}"]
     for expected in (
+        "Backtest, days in UTC",
         "Beta 15",
         " ".join(numbers),
         f"{walked.won} won",
@@ -200,12 +201,69 @@ def test_what_a_reader_must_know_is_said_below(
         return_interval=(-np.inf, np.inf),
     )
     said = printed(capsys, report.backtests, [walked, odd, replace(odd, unaffordable=1)])
-    after = "capital used up on 2023-11-21; in sample, no evidence: the weights know this stretch"
+    after = (
+        "capital used up on 2023-11-21 UTC; in sample, no evidence: the weights know this stretch"
+    )
     degraded = "Odd 5: 1,200 decisions degraded, non_finite; 1 decision degraded, error"
     assert f"{degraded}; 3 openings skipped, not affordable; {after}" in said
     assert f"{degraded}; 1 opening skipped, not affordable; {after}" in said
     assert "Alpha 5:" not in said
     assert said.count("too few bars") == 2
+
+
+@pytest.fixture(params=[60, 80], ids=str)
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    width = int(request.param)
+    console = show.Console(width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(show, "out", console)
+    return width
+
+
+def test_a_backtest_is_shown_whole(
+    narrow: int, walked: Backtest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trades = walked.trades * 200
+    odd = replace(walked, instrument="Bank_Nifty", return_interval=(-0.1234, 1.2344), trades=trades)
+    report.backtests([odd])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= narrow
+    lines = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    columns = [" ".join(map(str.strip, column)).split() for column in zip(*lines, strict=True)]
+    first, last = (show.day(int(odd.datetime[end])) for end in (0, -1))
+    assert columns == [
+        ["Bank_Nifty", "5", first, last],
+        [f"{len(trades):,}", f"{odd.won:,}", "won"],
+        [f"{odd.final_return:+.1%}", "-12.3%", "to", "+123.4%"],
+        [f"{odd.buy_and_hold_return:+.1%}"],
+        [f"{odd.max_drawdown:.1%}"],
+        [f"{odd.costs / odd.capital:.1%}"],
+    ]
+
+
+def test_a_trace_is_shown_whole(
+    narrow: int, traced: Trace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report.trace(traced)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= narrow
+    lines = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    columns = [" ".join(map(str.strip, column)).split() for column in zip(*lines, strict=True)]
+    numbers = list(map(str, range(1, len(traced.segments) + 1)))
+    residuals = [segment.l_residual for segment in traced.segments]
+    steps = [f"{cycle[0]:.2g} to {cycle[-1]:.2g}" for one in residuals for cycle in one]
+    assert columns[:2] == [numbers, " ".join(steps).split()]
+    assert columns[2] == [f"{cycle:.2g}" for one in traced.segments for cycle in one.h_residual]
+    assert [word for word in columns[3] if "█" not in word] == [
+        word
+        for one in traced.segments
+        for action, share in zip(Action, one.decision.probabilities, strict=True)
+        if share > 0
+        for word in (action.name, f"{share:.0%}")
+    ]
+    q_values = [one.decision.q_values for one in traced.segments]
+    assert columns[4] == " ".join(f"{halt:.3f}, {go_on:.3f}" for halt, go_on in q_values).split()
 
 
 def test_an_interval_is_written_with_its_signs(walked: Backtest) -> None:

@@ -4,18 +4,27 @@ import io
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.progress import Task
 from rich.text import Text
+from synthetic import random_bars
 
 from hrm_cli import show
+from hrm_runtime import Action, Decision, Reason
+from hrm_runtime.bars import moment
+from hrm_runtime.contract import GapBand, OutputParity, Stage
+from hrm_runtime.decision import hold
 from hrm_train.checkpoint import Epoch
+from hrm_train.prepared import Series
 from hrm_train.trainer import Progress
 
 LOSSES = {"policy": 1.0, "total": 1.25}
+ALL_LOSSES = {"policy": 1.0, "value": 1.5, "quantity": 2.125, "halting": 0.75, "total": 5.375}
 
 
 def epoch(number: int) -> Epoch:
@@ -124,12 +133,241 @@ def test_a_terminal_has_a_bar_for_each_fold_and_no_lines(
     for name in names:
         shown = [line for line in last if line.strip().startswith(name)]
         assert "1000/1000" in shown[-1]  # never more than all
-        assert "policy 1.000, total 1.250; epoch 1: 1.125" in shown[-1]
+        assert "total 1.250, epoch 1: 1.125, policy 1.000" in shown[-1]
     assert "samples/s, " not in written.getvalue()
 
 
-@pytest.mark.parametrize(("speed", "shown"), [(None, ""), (1234.5, "1,234 samples/s")])
-def test_throughput_is_shown_once_it_is_known(speed: float | None, shown: str) -> None:
+Drawn = Callable[..., list[str]]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """The last lines of progress that a terminal of some width shows, without control codes."""
+
+    def shown(width: int, show_it: Callable[[], None]) -> list[str]:
+        written = io.StringIO()
+        terminal = Console(file=written, force_terminal=True, width=width, color_system="standard")
+        monkeypatch.setattr(show, "err", terminal)
+        show_it()
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\n", plain).splitlines()
+        assert max(map(len, lines)) <= width
+        return [line.rstrip() for line in lines if line.strip()]
+
+    return shown
+
+
+@pytest.mark.parametrize("of", [26_880, 12_345_680])
+@pytest.mark.parametrize("folds", [1, 12])
+@pytest.mark.parametrize(
+    ("width", "losses"),
+    [
+        (60, ""),
+        (79, ""),
+        (80, "total 5.375"),
+        (100, "total 5.375, epoch 3: 1.375"),
+        (
+            160,
+            "total 5.375, epoch 3: 1.375, policy 1.000, value 1.500, quantity 2.125, halting 0.750",
+        ),
+    ],
+)
+def test_a_terminal_shows_bar_count_rate_and_time_and_losses_where_there_is_room(
+    width: int,
+    losses: str,
+    folds: int,
+    of: int,
+    drawn: Drawn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    timed = partial(show.Progress, get_time=lambda: now[0])
+    monkeypatch.setattr(show, "Progress", timed)
+
+    def train() -> None:
+        with show.training() as on_progress:
+            for step in range(1, 10):
+                now[0] += 4.0
+                told = progress(step, 3, folds, folds)
+                on_progress(replace(told, samples=step * of // 20, of=of, losses=ALL_LOSSES))
+
+    name = "training" if folds == 1 else "fold 12 of 12"
+    rate = f"{of / 80:,.0f}{'/s' if width < 80 else ' samples/s'}"
+    assert re.fullmatch(
+        rf"{name} [━╸╺]{{8,}} +{9 * of // 20}/{of} {rate} 0:00:44 ?{losses}",
+        drawn(width, train)[-1],
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_other_progress_keeps_its_words_and_numbers(width: int, drawn: Drawn) -> None:
+    def count() -> None:
+        with show.counting("deciding", 13_000) as advance:
+            advance()
+
+    def tell() -> None:
+        with show.stages() as on_progress:
+            on_progress("making plain torch.onnx.export, opset 23", 10, 12)
+
+    def judge() -> None:
+        with show.advancing("judging") as on_progress:
+            on_progress(1_000_000, 2_000_000)
+
+    assert re.fullmatch(r"deciding [━╸╺]{20,} +1/13000 -:--:--", drawn(width, count)[-1])
+    assert re.fullmatch(r"judging [━╸╺]{20,} +1000000/2000000 -:--:--", drawn(width, judge)[-1])
+    assert re.fullmatch(
+        r"making plain torch.onnx.export, opset 23 [━╸╺]{10,} +10/12", drawn(width, tell)[-1]
+    )
+
+
+def test_a_heading_is_shown_as_it_is_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=written, width=60))
+    text = f"6  Decide with {'/long' * 20}/[bold]artifact"
+    show.heading(text)
+    assert written.getvalue() == f"\n{text}\n"
+
+
+# tables
+
+WIDTHS = pytest.mark.parametrize("width", [60, 80])
+Table = Callable[..., list[list[str]]]
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> Table:
+    """The words of each line of what is shown, cell by cell, where nothing is cut."""
+
+    def shown(width: int, what: Callable[..., None], *arguments: object) -> list[list[str]]:
+        written = io.StringIO()
+        monkeypatch.setattr(
+            show, "out", Console(file=written, force_terminal=True, width=width, color_system=None)
+        )
+        what(*arguments)
+        lines = written.getvalue().splitlines()
+        assert "…" not in written.getvalue()
+        framed = [line for line in lines if line[:1] in {"│", "┃"}]
+        assert max(map(len, framed)) <= width
+        return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in framed]
+
+    return shown
+
+
+@WIDTHS
+def test_the_data_of_a_training_is_shown_whole(width: int, cells: Table) -> None:
+    long = Series(
+        instrument="Bank_Nifty_Futures",
+        timeframe="15",
+        bars=1_234_567,
+        duplicates=1000,
+        disordered=1000,
+        samples=0,
+        skipped="50 bars, 212 needed",
+    )
+    lines = cells(width, show.series, [replace(long, samples=123_456, skipped=None), long])
+    assert lines[0] == ["series", "bars", "duplicates", "out of order", "samples"]
+    table = list(zip(*lines[1:], strict=True))
+    assert "".join(table[0]) == "Bank_Nifty_Futures_15" * 2
+    assert [cell for cell in table[1] if cell] == ["1,234,567", "1,234,567"]
+    assert [cell for cell in table[2] if cell] == ["1000", "1000"]
+    assert " ".join(table[4]).split() == ["123,456", "skipped:", "50", "bars,", "212", "needed"]
+
+
+@WIDTHS
+def test_the_epochs_of_a_training_are_shown_whole(width: int, cells: Table) -> None:
+    names, line = cells(width, show.epochs, [epoch(100)], 100)
+    assert names == ["epoch", "loss", "validation", "best action", "regret (ATR)", "segments"]
+    assert line == ["100", "2.0000", "13.5000", "50.0%", "0.250", "1.50"]
+
+
+@WIDTHS
+def test_a_ladder_is_shown_whole(width: int, cells: Table) -> None:
+    output = OutputParity(max_abs=1.0, max_rel=0.1, tolerance=None, beyond=0)
+    stage = Stage(
+        stage="artifact, hard windows",
+        reference="torch eager, float16 weights",
+        gated=True,
+        allowance=0.0,
+        windows=123_456,
+        max_abs=1.0,
+        max_rel=0.125,
+        outputs={"value": output},
+        action_agreement=0.99875,
+        by_gap=(GapBand(above=1e-4, windows=123_456, same_action=0, same_decision=0),),
+        flips=(),
+        growth=None,
+        passed=False,
+    )
+    names, more, *lines = cells(width, show.parity, [stage])
+    assert [*zip(names, more, strict=True)][2:] == [
+        ("", "windows"), ("largest", "difference"), ("decisions", "equal"), ("", ""),
+    ]  # fmt: skip
+    assert lines[0][2:] == ["123,456", "1.2e-01", "99.88%", "FAILED"]
+    table = list(zip(*lines, strict=True))
+    assert " ".join(table[0]).split() == stage.stage.split()
+    assert " ".join(table[1]).split() == stage.reference.split()
+
+
+def decided(action: Action, quantity: float, reason: Reason = Reason.OK) -> Decision:
+    return Decision(
+        action=action,
+        quantity=quantity,
+        value=-123.456,
+        probabilities=(0.0, 0.75, 0.0, 0.0, 0.25),
+        q_values=(0.5, 0.25),
+        segments=1,
+        reason=reason,
+        model_id="abc",
+        latency_ms=123.4,
+    )
+
+
+@WIDTHS
+@pytest.mark.parametrize(
+    ("decision", "order"),
+    [
+        (decided(Action.SELL_SHORT, 12_345.0), "SELL_SHORT 12,345 lots"),
+        (decided(Action.CLOSE_SHORT, 1.0), "CLOSE_SHORT 1 lot"),
+        (decided(Action.HOLD, 1.0), "HOLD"),
+    ],
+    ids=["many", "one", "none"],
+)
+def test_a_decision_is_shown_whole(
+    decision: Decision, order: str, width: int, cells: Table
+) -> None:
+    bars = random_bars(3)
+    shown = show.decisions, [("Bank_Nifty_Futures", "15", bars, decision)]
+    names, *lines = cells(width, *shown)
+    assert names == ["at the close of", "decision", "probabilities"]
+    where, what, shares = (" ".join(filter(None, column)) for column in zip(*lines, strict=True))
+    close = f"{bars.close[-1]:,.2f}"
+    assert where == f"Bank_Nifty_Futures 15 {moment(int(bars.datetime[-1]))} close {close}"
+    assert what == f"{order} value -123.46 ATR ok, 123.4 ms"
+    sell, wait = re.fullmatch(r"SELL_SHORT +75% ?(█*) HOLD +25% ?(█*)", shares).groups()  # type: ignore[union-attr]
+    assert abs(len(sell) - 3 * len(wait)) <= 1
+    assert len(sell) == 9 or width == 60
+
+
+def test_the_words_of_a_decision_are_explained_in_two_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(show, "out", Console(file=written, width=80))
+    show.decisions([("Alpha", "5", random_bars(3), hold(Reason.STALE, "abc"))])
+    *_, first, second = written.getvalue().splitlines()
+    assert first == "A lot is the unit an instrument trades in. Value is the best return that the "
+    assert second == "network expects, in ATR: the average range of a bar, here of the last 14."
+
+
+@pytest.mark.parametrize(
+    ("width", "speed", "shown"),
+    [(80, None, ""), (80, 1234.5, "1,234 samples/s"), (79, None, ""), (79, 1234.5, "1,234/s")],
+)
+def test_throughput_is_shown_once_it_is_known(
+    width: int, speed: float | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "err", Console(width=width))
+
     class Known(Task):
         @property
         def speed(self) -> float | None:

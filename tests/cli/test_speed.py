@@ -234,6 +234,23 @@ def test_an_artifact_whose_worker_fails_is_named_and_exits_with_1(
 # showing
 
 
+def test_a_narrow_terminal_shows_every_name_and_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "out", show.Console(width=60))
+    slow = result("products int8", 1234.5, rss_mb=1234.5, load_s=123.4, size_mb=111.2)
+    speed.speeds(replace(FOUND, results=(slow,)))
+    shown = capsys.readouterr().out
+    table = [line for line in shown.splitlines() if line[:1] in {"│", "┃"}]
+    assert max(map(len, table)) <= 60
+    assert "…" not in shown
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in table]
+    names, units, row = cells
+    assert names == ["", "p50", "p99", "max", "rows/s", "memory", "load", "file"]
+    assert units == ["", "ms", "ms", "ms", "at 64", "MB", "s", "MB"]
+    assert row == ["products int8", "1,234", "1,543", "2,469", "1,234", "1,234", "123", "111"]
+
+
 @pytest.mark.usefixtures("found")
 def test_the_table_has_a_line_for_each_and_names_what_is_not_in_it() -> None:
     done = hrm("bench", ARTIFACT)
