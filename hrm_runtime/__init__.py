@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hrm_runtime.live_settings import LiveSettings as LiveSettings
     from hrm_runtime.model import Model as Model
 
+    __version__: str
+
 _HOME = {
     "Account": "account",
     "Action": "actions",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hrm_train.settings import load_settings as load_settings
     from hrm_train.trainer import train as train
 
+    __version__: str
+
 _HOME = {
     "HierarchicalReasoningModel": "model",
     "converge": "convergence",

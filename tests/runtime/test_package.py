@@ -1,7 +1,9 @@
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ def in_a_fresh_process(program: str, *arguments: str) -> Any:
 
 def test_the_public_names_are_pinned() -> None:
     assert list(hrm_runtime.__all__) == NAMES
-    assert dir(hrm_runtime) == NAMES
+    assert dir(hrm_runtime) == sorted([*NAMES, "__version__"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -201,6 +203,44 @@ def test_settings_are_shown_where_they_are_not_the_usual_ones() -> None:
     assert repr(LiveSettings(hours=hours, deadline=0.5, strict=True)) == (
         f"LiveSettings(hours={shown}, deadline=0.5, strict=True)"
     )
+
+
+# version
+
+
+@pytest.fixture
+def unresolved() -> Iterator[None]:
+    """Nobody has asked for the version before, and nobody keeps what is found."""
+    vars(hrm_runtime).pop("__version__", None)
+    yield
+    vars(hrm_runtime).pop("__version__", None)
+
+
+@pytest.mark.usefixtures("unresolved")
+def test_the_version_is_that_of_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", {"hrm": "7.8.9"}.__getitem__)
+    assert hrm_runtime.__version__ == "7.8.9"
+
+
+@pytest.mark.usefixtures("unresolved")
+def test_a_tree_that_is_not_installed_does_not_guess_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert hrm_runtime.__version__ == "0+unknown"
+
+
+def test_the_version_is_looked_up_when_it_is_asked_for_and_once() -> None:
+    program = (
+        "import hrm_runtime, json, sys\n"
+        "before = 'importlib.metadata' in sys.modules, '__version__' in vars(hrm_runtime)\n"
+        "version = hrm_runtime.__version__\n"
+        "print(json.dumps([*before, vars(hrm_runtime)['__version__'] is version]))\n"
+    )
+    assert in_a_fresh_process(program) == [False, False, True]
 
 
 # weight

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import hrm_runtime
 import hrm_train
 
 NAMES = [
@@ -23,7 +24,11 @@ HEAVY = {"numpy", "torch", "polars", "pydantic", "yaml", "safetensors", "talib",
 
 def test_the_public_names_are_pinned() -> None:
     assert list(hrm_train.__all__) == NAMES
-    assert dir(hrm_train) == NAMES
+    assert dir(hrm_train) == sorted([*NAMES, "__version__"])
+
+
+def test_the_version_is_that_of_all_packages() -> None:
+    assert hrm_train.__version__ == hrm_runtime.__version__
 
 
 @pytest.mark.parametrize("name", NAMES)
