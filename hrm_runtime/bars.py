@@ -1,7 +1,8 @@
 """Bars: open-time-stamped OHLCV columns that are clean by construction, and their readers."""
 
 import csv
-import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,12 @@ PRICE_RANGE: Final = (1e-12, 1e12)
 
 LATEST_STAMP: Final = 10**11
 """A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
+
+_ESCAPED: Final = re.compile("(?:%[0-9A-Fa-f]{2})+")
+_ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in '%/\\:*?"<>|'}
+"""What some system allows in no file name, and the sign that escapes it."""
+_UNDERSCORE: Final = {ord("_"): "%5F"}
+"""The last one ends the instrument."""
 
 
 class Bar(NamedTuple):
@@ -221,15 +228,43 @@ def read_bars(path: str | Path, readers: Mapping[str, Reader] = READERS) -> Bars
 def series_name(path: str | Path) -> tuple[str, str]:
     """(instrument, timeframe) from a bars file named `{SYMBOL}_{TIMEFRAME}.csv`.
 
+    What no file name can hold is written as in URLs: `EUR%2FUSD_60.csv` is EUR/USD at 60. A percent
+    sign that begins no UTF-8 character written so stands for itself.
+
     Raises:
-        BadBars: the name has no underscore with something on both sides.
+        BadBars: the name has no underscore with something on both sides, or as `require_name`.
     """
     symbol, _, timeframe = Path(path).stem.rpartition("_")
     if not symbol or not timeframe:
         raise BadBars(
-            f"{path}: expected a file named SYMBOL_TIMEFRAME.csv, for example Nifty_5.csv"
+            f"{path}: expected a file named SYMBOL_TIMEFRAME.csv, for example Nifty_5.csv; rename "
+            "it, or give both --instrument and --timeframe to predict, trace or backtest"
         )
-    return symbol, timeframe
+    instrument, timeframe = (_ESCAPED.sub(_unescaped, part) for part in (symbol, timeframe))
+    require_name(instrument, f"{path}: instrument")
+    require_name(timeframe, f"{path}: timeframe")
+    return instrument, timeframe
+
+
+def series_file(instrument: str, timeframe: str) -> str:
+    """What a CSV file of this series is called, so that `series_name` gives it back.
+
+    Raises:
+        BadBars: as `require_name`.
+    """
+    require_name(instrument, "instrument")
+    require_name(timeframe, "timeframe")
+    return f"{instrument.translate(_ESCAPES)}_{timeframe.translate(_ESCAPES | _UNDERSCORE)}.csv"
+
+
+def require_name(name: str, where: str) -> None:
+    """Hold the name of an instrument or a timeframe to what can be read and typed.
+
+    Raises:
+        BadBars: it is blank or has a control character; `where` begins the message.
+    """
+    if not name.strip() or not name.isprintable():
+        raise BadBars(f"{where}: expected a name of printable characters, found {name!r}")
 
 
 def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -237,30 +272,58 @@ def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
+def series_files(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    instrument: str | None = None,
+    timeframe: str | None = None,
+) -> dict[tuple[str, str], Path]:
+    """The file of every series in `paths` by (instrument, timeframe), sorted. None is read.
+
+    Args:
+        paths: files, or folders of CSV and Parquet files.
+        instrument, timeframe: of the one file that there must be then, instead of what its name
+            says.
+
+    Raises:
+        BadBars: a path is missing, a folder holds neither, two files hold one series, there are
+            several for one name given, or as `series_name` and `require_name`.
+    """
+    found = [file for path in listed(paths) for file in _files(path)]
+    given = {"instrument": instrument, "timeframe": timeframe}
+    given = {what: name for what, name in given.items() if name is not None}
+    if given and len(found) != 1:
+        raise BadBars(
+            f"{' and '.join(given)}: expected to name one bars file, found {_some(found)}; give "
+            "one file, or none of these names and files that are called SYMBOL_TIMEFRAME.csv"
+        )
+    files: dict[tuple[str, str], Path] = {}
+    for file in found:
+        name = _named(file, instrument, timeframe)
+        if name in files:
+            raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
+        files[name] = file
+    return dict(sorted(files.items()))
+
+
 def read_series(
-    paths: str | Path | Iterable[str | Path], readers: Mapping[str, Reader] = READERS
+    paths: str | Path | Iterable[str | Path],
+    readers: Mapping[str, Reader] = READERS,
+    *,
+    instrument: str | None = None,
+    timeframe: str | None = None,
 ) -> dict[tuple[str, str], Bars]:
     """Every series in `paths` by (instrument, timeframe), sorted.
 
     Args:
-        paths: files, or folders of CSV and Parquet files.
         readers: as `read_bars`.
+        Others: as `series_files`.
 
     Raises:
-        BadBars: a path is missing, a folder holds neither, two files hold one series, or as
-            `series_name` and the reader.
+        BadBars: as `series_files` and the reader.
     """
-    files: dict[tuple[str, str], Path] = {}
-    for path in listed(paths):
-        found = _files(path) if os.path.isdir(path) else [path]
-        if not found:
-            raise BadBars(f"{path}: expected CSV or Parquet files in this folder, found none")
-        for file in found:
-            name = series_name(file)
-            if name in files:
-                raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
-            files[name] = file
-    return {name: read_bars(file, readers) for name, file in sorted(files.items())}
+    files = series_files(paths, instrument=instrument, timeframe=timeframe)
+    return {name: read_bars(file, readers) for name, file in files.items()}
 
 
 def moment(stamp: int) -> str:
@@ -301,8 +364,45 @@ def require_columns(found: Iterable[str]) -> None:
         )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}"))
+def _files(path: Path) -> list[Path]:
+    """Those in a folder that are called as bars are, sorted; else the path itself."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        inside = sorted(path.iterdir())
+    except OSError as error:
+        raise BadBars(f"{path}: expected a readable file or folder of bars: {error}") from error
+    files = [file for file in inside if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise BadBars(
+            f"{path}: expected CSV or Parquet files in this folder, found {_some(inside)}"
+        )
+    return files
+
+
+def _some(files: list[Path]) -> str:
+    """A few of their names, and how many more there are."""
+    names = [file.name for file in files[:3]]
+    more = [f"{len(files) - 3} more"] if len(files) > 3 else []
+    return ", ".join(names + more) or "none"
+
+
+def _named(file: Path, instrument: str | None, timeframe: str | None) -> tuple[str, str]:
+    """What a file holds: as given, or as its name says."""
+    for what, name in (("instrument", instrument), ("timeframe", timeframe)):
+        if name is not None:
+            require_name(name, what)
+    if instrument is not None and timeframe is not None:
+        return instrument, timeframe
+    symbol, frame = series_name(file)
+    return instrument or symbol, timeframe or frame
+
+
+def _unescaped(escapes: re.Match[str]) -> str:
+    try:
+        return bytes.fromhex(escapes[0].replace("%", "")).decode()
+    except UnicodeDecodeError:
+        return escapes[0]
 
 
 def _columns(file: Iterable[str]) -> dict[str, Floats]:
