@@ -270,9 +270,11 @@ class TradingRules(Section):
 class InstrumentFacts(Section):
     """Facts of one instrument, by name."""
 
-    type: Literal["index", "stock"] = "stock"
-    lot_size: Count = 1
-    tick_size: Positive = 0.05
+    type: Literal["index", "stock"] = Field(
+        "stock", description="a stock trades at its price, an index through options"
+    )
+    lot_size: Count = Field(1, description="units per lot")
+    tick_size: Positive = Field(0.05, description="smallest step of the price, currency")
     option_premium_range: tuple[Positive, Positive] = Field(
         (0.025, 0.05), description="of the index, what an option costs; no meaning for a stock"
     )
@@ -295,7 +297,7 @@ class InstrumentFacts(Section):
 class TimeframeFacts(Section):
     """Length of one timeframe, by name."""
 
-    seconds: Count
+    seconds: Count = Field(description="from the opening of a bar to that of the next")
 
 
 class Settings(Section):
@@ -305,10 +307,16 @@ class Settings(Section):
     training: Training = Training()
     trading: TradingRules = TradingRules()
     instruments: dict[Name, InstrumentFacts] = Field(
-        {}, description=f"facts by name; a name not listed gets those of {UNKNOWN!r}"
+        {},
+        description=f"facts by name; a name not listed gets those of {UNKNOWN!r}",
+        examples=[
+            {"Nifty": InstrumentFacts(type="index", lot_size=75, option_premium_range=(0.01, 0.02))}
+        ],
     )
     timeframes: dict[Name, TimeframeFacts] = Field(
-        {}, description="needed for names that are neither minutes nor D"
+        {},
+        description="needed for names that are neither minutes nor D",
+        examples=[{"W": TimeframeFacts(seconds=604_800)}],
     )
 
     @property
@@ -479,11 +487,19 @@ def _lines(section: Section, depth: int) -> Iterator[str]:
         elif isinstance(value, dict):
             yield ""
             yield f"{indent}{name}:{comment}" if value else f"{indent}{name}: {{}}{comment}"
-            for key, entry in value.items():
-                yield f"{indent}  {_key(key)}:"
-                yield from _lines(entry, depth + 2)
+            yield from _entries(value, depth + 1)
+            if not value:
+                assert field.examples  # of every such field
+                yield f"{indent}# for example, instead of {{}}:"
+                yield from (f"{indent}# {line}" for line in _entries(field.examples[0], depth + 1))
         else:
             yield f"{indent}{name}: {_scalar(value)}{comment}"
+
+
+def _entries(facts: dict[str, Section], depth: int) -> Iterator[str]:
+    for name, entry in facts.items():
+        yield f"{'  ' * depth}{_key(name)}:"
+        yield from _lines(entry, depth + 1)
 
 
 def _key(name: str) -> str:

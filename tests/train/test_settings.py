@@ -73,6 +73,29 @@ def test_the_files_in_models_are_the_rendered_presets(name: str) -> None:
     assert load_settings(path) == preset(name)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_examples_among_the_comments_say_what_names_may_have(name: str) -> None:
+    text = render(preset(name))
+    read = text.replace("# for example, instead of {}:", "#").replace(": {}", ":")
+    read = re.sub("^#  ", "  ", read, flags=re.MULTILINE)
+    settings = parse_settings(yaml.safe_load(read))
+    assert {one: facts.model_dump() for one, facts in settings.instruments.items()} == {
+        "Nifty": {
+            "type": "index",
+            "lot_size": 75,
+            "tick_size": 0.05,
+            "option_premium_range": (0.01, 0.02),
+        }
+    }
+    assert {one: facts.seconds for one, facts in settings.timeframes.items()} == {"W": 604_800}
+    assert settings.model_copy(update={"instruments": {}, "timeframes": {}}) == preset(name)
+
+
+def test_no_example_stands_beside_what_is_given() -> None:
+    given = {"instruments": {"TCS": {}}, "timeframes": {"M": {"seconds": 2_592_000}}}
+    assert "example" not in render(parse_settings(given))
+
+
 def test_the_released_model_was_trained_with_the_settings_beside_it() -> None:
     settings = load_settings(MODELS / "base" / "market.yaml")
     contract = json.loads((MODELS / "base" / "artifact" / "contract.json").read_text())
