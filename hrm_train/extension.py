@@ -15,7 +15,7 @@ from hrm_train.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
 from hrm_train.errors import SettingsInvalid
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.settings import Settings
-from hrm_train.vocabulary import Vocabulary
+from hrm_train.vocabulary import Vocabulary, require_names
 
 _NETWORK: Final = "hierarchical_reasoning_model"
 _MAXIMA: Final = ("max_instruments", "max_timeframes")
@@ -42,14 +42,17 @@ def extend_vocabulary(
 
     Raises:
         CheckpointInvalid: the checkpoint cannot be read, or `out` cannot be written.
-        SettingsInvalid: `settings` differ from the checkpoint's in anything else, or as `extended`.
+        SettingsInvalid: `settings` differ from the checkpoint's in anything else, or have facts of
+            a name that is neither new nor known, or as `extended`.
         DataInvalid: as `extended`.
     """
     writer = CheckpointWriter(out)
     source = load_checkpoint(checkpoint_folder)
     known = source.description.vocabulary
     wanted = settings or source.settings
+    names = list(names)
     _require_same_training(source.settings, wanted, known)
+    require_names(wanted, names, known)
     model, vocabulary = extended(source.model, known, wanted, names)
     writer.begin(wanted, source.windows)
     writer.describe(replace(source.description, vocabulary=vocabulary), model)

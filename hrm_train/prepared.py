@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
-from hrm_runtime.bars import PRICES, Bars, counted, listed, read_series
+from hrm_runtime.bars import PRICES, Bars, counted, listed, read_series, series_files
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import Instrument, Timeframe, Trading
 from hrm_runtime.schema import SchemaMismatch, build
@@ -30,7 +30,7 @@ from hrm_train.errors import DataInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
 from hrm_train.parquet import READERS
 from hrm_train.settings import Settings
-from hrm_train.vocabulary import Vocabulary
+from hrm_train.vocabulary import Vocabulary, require_names
 
 FORMAT_VERSION: Final = 1
 TENSORS_SUFFIX: Final = ".safetensors"
@@ -249,7 +249,7 @@ def require_new_file(path: str | Path) -> None:
         DataInvalid: not called *.safetensors, in no folder, or already there.
     """
     path = Path(path)
-    if path.suffix != TENSORS_SUFFIX:
+    if path.suffix.lower() != TENSORS_SUFFIX:
         raise DataInvalid(f"{path}: expected a name ending in {TENSORS_SUFFIX}")
     if not os.path.isdir(path.parent):
         raise DataInvalid(f"{path}: expected its folder to exist")
@@ -277,7 +277,10 @@ def basis(settings: Settings) -> dict[str, Any]:
 
 
 def prepare(
-    settings: Settings, paths: Iterable[str | Path], vocabulary: Vocabulary | None = None
+    settings: Settings,
+    paths: Iterable[str | Path],
+    vocabulary: Vocabulary | None = None,
+    known: Vocabulary | None = None,
 ) -> Prepared:
     """Read bars files and make training tensors of every series that is long enough.
 
@@ -285,13 +288,18 @@ def prepare(
         settings: what to make.
         paths: files and folders of CSV and Parquet, as `hrm_runtime.bars.read_series`.
         vocabulary: ids to use, with 0 for names outside it; made from the data if left out.
+        known: where it is left out, names besides the data's that settings may have facts of.
 
     Raises:
         BadBars: a file cannot be read as bars.
         DataInvalid: a file's bars are not of its timeframe, no series is long enough, or there are
             more names than the embedding tables have rows.
-        SettingsInvalid: a timeframe's seconds are not declared.
+        SettingsInvalid: a timeframe's seconds are not declared, or as `require_names`, before a
+            file is read.
     """
+    paths = listed(paths)
+    if vocabulary is None:
+        require_names(settings, series_files(paths), known)
     return prepare_series(settings, read_series(paths, READERS), vocabulary)
 
 
@@ -349,23 +357,28 @@ def load_or_prepare(
     settings: Settings,
     data: str | Path | Iterable[str | Path],
     vocabulary: Vocabulary | None = None,
+    known: Vocabulary | None = None,
 ) -> Prepared:
     """Training tensors from one prepared file, or from bars.
 
     Args:
         vocabulary: for bars, as `prepare`; a prepared file has its own.
+        known: as `prepare`.
 
     Raises:
         DataInvalid: tensors beside other data, or made with other settings.
         BadBars, SettingsInvalid: as `prepare`.
     """
     paths = listed(data)
-    if not any(path.suffix == TENSORS_SUFFIX for path in paths):
-        return prepare(settings, paths, vocabulary)
+    if not any(path.suffix.lower() == TENSORS_SUFFIX for path in paths):
+        return prepare(settings, paths, vocabulary, known)
     if len(paths) > 1:
         raise DataInvalid("data: expected one prepared tensor file, or bars; found both or several")
     prepared = Prepared.load(paths[0])
     prepared.require(settings)
+    if vocabulary is None:
+        series = prepared.manifest.series
+        require_names(settings, [(one.instrument, one.timeframe) for one in series], known)
     return prepared
 
 

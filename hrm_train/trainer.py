@@ -26,6 +26,7 @@ from hrm_train.checkpoint import (
     Epoch,
     fold_name,
     load_checkpoint,
+    read_description,
 )
 from hrm_train.devices import (
     HERE,
@@ -131,15 +132,16 @@ def train(
     settings = settings.with_threads()
     fabric, writer = _devices(settings, where), _writer(out, resume)
     source = load_checkpoint(init_from) if init_from is not None else None
-    prepared = load_or_prepare(settings, data)
+    known = None if source is None else source.description.vocabulary
+    prepared = load_or_prepare(settings, data, known=known)
     training = settings.training
     split = chronological_split(prepared, training.validation_fraction, training.label_horizon)
     if source is not None:
-        known = source.description.judged_from
-        unseen = judged_samples(prepared, known, None, training.label_horizon)
+        seen = source.description.judged_from
+        unseen = judged_samples(prepared, seen, None, training.label_horizon)
         split = replace(
             split,
-            boundary=max(split.boundary, known),
+            boundary=max(split.boundary, seen),
             validation=np.intersect1d(split.validation, unseen),
         )
         if not len(split.validation):
@@ -182,7 +184,10 @@ def train_folds(
     settings = settings.with_threads()
     fabric = _devices(settings, where)
     writers = [_writer(Path(out) / fold_name(number), resume) for number in range(1, folds + 1)]
-    prepared = load_or_prepare(settings, data)
+    known = None
+    if init_from is not None:  # every fold knows the same names
+        known = read_description(Path(init_from) / fold_name(1))[1].vocabulary
+    prepared = load_or_prepare(settings, data, known=known)
     training = settings.training
     plans = []
     for fold in walk_forward(prepared, folds, training.validation_fraction, training.label_horizon):

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from hrm_runtime.contract import UNKNOWN, Instrument, Timeframe
-from hrm_train.errors import DataInvalid
+from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Embeddings, Settings
 
 
@@ -79,6 +80,49 @@ class Vocabulary:
         """The timeframe `name`, with id 0 where it is not in the vocabulary."""
         known = self.timeframes.get(name)
         return known or Timeframe(id=0, seconds=settings.seconds(name))
+
+
+def require_names(
+    settings: Settings, series: Iterable[tuple[str, str]], known: Vocabulary | None = None
+) -> None:
+    """Refuse facts of a name that nothing has: it is probably misspelt, and another lacks them.
+
+    Args:
+        settings: may have facts of `unknown` too.
+        series: (instrument, timeframe) each of the data, also of those too short to train on.
+        known: of a checkpoint to go on from.
+
+    Raises:
+        SettingsInvalid: one line per name, with the closest that there is.
+    """
+    names = list(series)
+    instruments = {instrument for instrument, _ in names}
+    timeframes = {timeframe for _, timeframe in names}
+    if known is not None:
+        instruments |= known.instruments.keys()
+        timeframes |= known.timeframes.keys()
+    problems = [
+        f"{section}.{name}: expected a name of the data"
+        + ("" if known is None else " or of the checkpoint")
+        + f"; {_closest(name, there - {UNKNOWN})}; correct it, or remove these facts"
+        for section, declared, there in (
+            ("instruments", settings.instruments, instruments),
+            ("timeframes", settings.timeframes, timeframes),
+        )
+        for name in declared
+        if name not in there and name != UNKNOWN
+    ]
+    if problems:
+        raise SettingsInvalid("\n".join(problems))
+
+
+def _closest(name: str, there: set[str]) -> str:
+    folded = {other.casefold(): other for other in sorted(there)}
+    close = get_close_matches(name.casefold(), folded, n=1)
+    if not close:
+        return f"known are {', '.join(sorted(there)[:5])}" + ", ..." * (len(there) > 5)
+    case = ", which differs in upper and lower case" * (close[0] == name.casefold())
+    return f"the closest is {folded[close[0]]}{case}"
 
 
 def _facts(settings: Settings, name: str, number: int) -> Instrument:

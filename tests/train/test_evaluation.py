@@ -265,8 +265,9 @@ def test_prepared_tensors_are_judged_as_the_bars_they_are_made_of(
 def test_tensors_of_some_instruments_come_under_the_ids_of_the_checkpoint(
     source: Checkpoint, settings: Settings, bars_folder: Path, tmp_path: Path
 ) -> None:
-    prepare(settings, [bars_folder / "Reliance_5.csv"]).save(tmp_path / "one.safetensors")
     vocabulary = source.description.vocabulary
+    one = prepare(settings, [bars_folder / "Reliance_5.csv"], known=vocabulary)
+    one.save(tmp_path / "one.safetensors")
     found = load_known(settings, tmp_path / "one.safetensors", vocabulary)
     assert found.manifest.vocabulary == vocabulary
     assert set(found.sample_instrument.tolist()) == {vocabulary.instruments["Reliance"].id} == {2}
@@ -274,10 +275,11 @@ def test_tensors_of_some_instruments_come_under_the_ids_of_the_checkpoint(
 
 
 def test_tensors_of_other_names_are_refused(
-    trained: Path, settings: Settings, bars_folder: Path, tmp_path: Path
+    trained: Path, source: Checkpoint, settings: Settings, bars_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(bars_folder / "Reliance_5.csv", tmp_path / "Other_5.csv")
-    prepare(settings, [tmp_path / "Other_5.csv"]).save(tmp_path / "other.safetensors")
+    other = prepare(settings, [tmp_path / "Other_5.csv"], known=source.description.vocabulary)
+    other.save(tmp_path / "other.safetensors")
     with pytest.raises(
         DataInvalid, match=r"other\.safetensors: expected tensors of .*found also Other; give"
     ):

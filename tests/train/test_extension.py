@@ -323,6 +323,18 @@ def test_settings_that_are_not_the_checkpoint_s_are_refused_and_nothing_is_writt
     assert not (tmp_path / "out").exists()
 
 
+def test_facts_of_a_name_that_is_neither_new_nor_known_are_refused_and_nothing_is_written(
+    trained: Path, tmp_path: Path
+) -> None:
+    wanted = changed(load_checkpoint(trained).settings, {"instruments.TCS": {"lot_size": 7}})
+    message = (
+        r"^instruments\.TCS: expected a name of the data or of the checkpoint; the closest is "
+    )
+    with pytest.raises(SettingsInvalid, match=f"{message}Tcs, which differs in upper and lower "):
+        extend_vocabulary(trained, tmp_path / "out", iter(NEW), wanted)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_holds_something_is_refused_before_any_work(
     trained: Path, tmp_path: Path
 ) -> None:

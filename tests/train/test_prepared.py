@@ -16,10 +16,17 @@ from hrm_runtime.account import Account, vector
 from hrm_runtime.actions import Side
 from hrm_runtime.bars import Bars, write_csv
 from hrm_runtime.contract import Instrument, Timeframe
+from hrm_runtime.errors import BadBars
 from hrm_runtime.features import rows
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
-from hrm_train.prepared import Prepared, prepare, prepare_series, trading_rules
+from hrm_train.prepared import (
+    Prepared,
+    load_or_prepare,
+    prepare,
+    prepare_series,
+    trading_rules,
+)
 from hrm_train.settings import Settings
 from hrm_train.vocabulary import Vocabulary
 
@@ -258,7 +265,7 @@ def test_the_report_counts_what_was_read_cleaned_and_made(
     seams = [*lines[100:], *lines[:100], lines[99], lines[99]]  # one break, two duplicates
     path.write_text("\n".join([header, *seams]) + "\n")
 
-    prepared = prepare(settings, [path])
+    prepared = prepare(settings.model_copy(update={"instruments": {}}), [path])
 
     (report,) = prepared.manifest.series
     assert asdict(report) == {
@@ -313,7 +320,67 @@ def test_bars_almost_a_timeframe_apart_are_taken(settings: Settings) -> None:
     assert prepared.manifest.vocabulary.timeframes["60"].seconds == 3_600
 
 
+# names of the settings
+
+
+def test_facts_of_a_name_that_is_not_in_the_data_are_refused_before_a_file_is_read(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings({"instruments.nifty": {"lot_size": 50}})
+    (tmp_path / "Nifty_5.csv").write_text("no bars")
+    with pytest.raises(SettingsInvalid, match=r"instruments\.nifty: .*; the closest is Nifty, wh"):
+        prepare(settings, [tmp_path])
+    with pytest.raises(BadBars, match="missing datetime"):
+        prepare(make_settings(), [tmp_path])
+
+
+def test_facts_of_a_name_whose_series_is_too_short_are_taken(
+    make_settings: MakeSettings, series: AllSeries, tmp_path: Path
+) -> None:
+    write_csv(series["Nifty", "5"], tmp_path / "Nifty_5.csv")
+    write_csv(constant(5), tmp_path / "Short_5.csv")
+    prepared = prepare(make_settings({"instruments.Short": {"lot_size": 2}}), [tmp_path])
+    assert [one.skipped is None for one in prepared.manifest.series] == [True, False]
+
+
+def test_a_vocabulary_that_is_given_says_which_names_there_are(
+    make_settings: MakeSettings, prepared: Prepared, series: AllSeries, tmp_path: Path
+) -> None:
+    write_csv(series["Reliance", "5"], tmp_path / "Reliance_5.csv")
+    settings = make_settings({"timeframes.15": {"seconds": 900}})
+    known = prepared.manifest.vocabulary
+    prepare(settings, [tmp_path], known)  # such as for judging on part of the data
+    with pytest.raises(SettingsInvalid, match=r"instruments\.Nifty: .*\ntimeframes\.15: "):
+        prepare(settings, [tmp_path])
+    own = prepare(settings, [tmp_path], known=known).manifest.vocabulary
+    assert own.instruments.keys() == {"unknown", "Reliance"}
+
+
+def test_tensors_are_held_to_the_names_of_the_settings_too(
+    make_settings: MakeSettings, prepared: Prepared, series: AllSeries, tmp_path: Path
+) -> None:
+    settings = make_settings({"instruments.Tcs": {"lot_size": 7}})
+    path = tmp_path / "bars.safetensors"
+    given = {name: series[name] for name in KINDS[1:]} | {("Short", "5"): constant(5)}
+    prepare_series(settings, given).save(path)
+    with pytest.raises(SettingsInvalid, match=r"^instruments\.Tcs: expected a name of the data; "):
+        load_or_prepare(settings, path)
+    assert len(load_or_prepare(settings, path, prepared.manifest.vocabulary))
+    known = Vocabulary.of(settings, [("Tcs", "5")])
+    assert len(load_or_prepare(settings, path, known=known))
+    short = make_settings({"instruments.Short": {"lot_size": 7}})
+    prepare_series(short, given).save(tmp_path / "short.safetensors")
+    assert len(load_or_prepare(short, tmp_path / "short.safetensors"))
+
+
 # the file
+
+
+def test_a_file_may_be_called_in_capitals(
+    prepared: Prepared, settings: Settings, tmp_path: Path
+) -> None:
+    prepared.save(tmp_path / "BARS.SAFETENSORS")
+    assert_equal(load_or_prepare(settings, tmp_path / "BARS.SAFETENSORS"), prepared)
 
 
 def test_a_loaded_file_equals_what_was_saved(

@@ -1100,9 +1100,40 @@ def test_what_does_not_fit_the_source_is_refused_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_may_have_facts_of_what_the_data_lack_and_the_source_knows(
+    trained: Path,
+    folds: tuple[Path, list[Any], list[Progress]],
+    series: dict[tuple[str, str], Bars],
+    make_settings: MakeSettings,
+    tmp_path: Path,
+) -> None:
+    write_csv(series["Reliance", "5"], tmp_path / "Reliance_5.csv")
+    settings = make_settings({"instruments.TCS": {}, "timeframes.15": {"seconds": 900}})
+    for go in (
+        lambda **how: train(settings, tmp_path, tmp_path / "out", **how),
+        lambda **how: train_folds(settings, tmp_path, tmp_path / "out", 2, **how),
+    ):
+        with pytest.raises(SettingsInvalid) as caught:
+            go()
+        refused = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+        assert refused == ["instruments.Nifty", "instruments.TCS", "timeframes.15"]
+    for go_on in (
+        lambda: train(settings, tmp_path, tmp_path / "out", init_from=trained),
+        lambda: train_folds(settings, tmp_path, tmp_path / "out", 2, init_from=folds[0]),
+    ):
+        message = r"^instruments\.TCS: expected a name of the data or of the checkpoint; known are"
+        with pytest.raises(SettingsInvalid, match=f"{message} Nifty, Reliance; correct it, or r"):
+            go_on()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_source_that_cannot_be_read_is_refused_before_any_data_is_read(
     settings: Settings, tmp_path: Path
 ) -> None:
+    with pytest.raises(CheckpointInvalid, match="absent/fold-1: expected a checkpoint folder"):
+        train_folds(
+            settings, tmp_path / "no.csv", tmp_path / "out", 2, init_from=tmp_path / "absent"
+        )
     with pytest.raises(CheckpointInvalid, match="absent: expected a checkpoint folder"):
         train(settings, tmp_path / "no.csv", tmp_path / "out", init_from=tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
@@ -1160,9 +1191,9 @@ def test_data_that_cannot_be_trained_on_leaves_nothing_written(
 
 
 def test_prices_that_never_move_cannot_be_trained_on(settings: Settings, tmp_path: Path) -> None:
-    write_csv(Bars(300 * np.arange(400), *np.full((4, 400), 100.0)), tmp_path / "Still_5.csv")
-    with pytest.raises(DataInvalid, match="found none: Still_5: the price never moves"):
-        train(settings, tmp_path / "Still_5.csv", tmp_path / "out")
+    write_csv(Bars(300 * np.arange(400), *np.full((4, 400), 100.0)), tmp_path / "Nifty_5.csv")
+    with pytest.raises(DataInvalid, match="found none: Nifty_5: the price never moves"):
+        train(settings, tmp_path / "Nifty_5.csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -1242,7 +1273,7 @@ def test_a_validation_that_is_no_number_stops_training_too(
 
 
 def test_one_series_alone_can_be_trained_on(make_settings: MakeSettings, tmp_path: Path) -> None:
-    settings = make_settings({"training.batch_size": 7})
+    settings = make_settings({"training.batch_size": 7, "instruments": {}})
     alone = prepare_series(settings, {("TCS", "D"): random_bars(300, seconds=86_400)})
     alone.save(tmp_path / "tensors.safetensors")
     checkpoint = train(settings, [tmp_path / "tensors.safetensors"], tmp_path / "out")
@@ -1265,7 +1296,8 @@ def rising(count: int) -> Bars:
 def test_data_in_which_an_action_is_never_best_can_be_trained_on(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    settings = make_settings({"training.epochs": 3, "training.learning_rate": 0.01})
+    changes = {"training.epochs": 3, "training.learning_rate": 0.01, "instruments": {}}
+    settings = make_settings(changes)
     prepared = prepare_series(settings, {("Up", "5"): rising(400)})
     best = np.nanargmax(prepared.sample_returns, axis=1)
     assert not {1, 2} & set(best.tolist())  # SELL_SHORT, CLOSE_LONG
@@ -1276,9 +1308,9 @@ def test_data_in_which_an_action_is_never_best_can_be_trained_on(
 
 
 def test_bars_with_gaps_longer_than_a_window_can_be_trained_on(
-    settings: Settings, tmp_path: Path
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    bars = random_bars(400)
+    settings, bars = make_settings({"instruments": {}}), random_bars(400)
     days_off = DAY * (np.arange(400) // 4)  # four bars a day, six in a window
     prepared = prepare_series(
         settings,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,8 @@ import pytest
 
 from hrm_runtime.contract import Instrument, Timeframe
 from hrm_train.errors import DataInvalid, SettingsInvalid
-from hrm_train.settings import Settings
-from hrm_train.vocabulary import Vocabulary
+from hrm_train.settings import Settings, parse_settings
+from hrm_train.vocabulary import Vocabulary, require_names
 
 MakeSettings = Callable[..., Settings]
 
@@ -144,3 +145,88 @@ def test_more_names_than_rows_are_refused(
     less = limits.model_copy(update={limit: getattr(limits, limit) - 1})
     with pytest.raises(DataInvalid, match=message):
         vocabulary.require_rows(less)
+
+
+# names that nothing has
+
+MANY = [(name, "5") for name in "ABCDEF"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "series", "problem"),
+    [
+        ("Nitfy", [("Nifty", "5"), ("Tcs", "5")], "the closest is Nifty"),
+        (
+            "nifty",
+            [("Nifty", "5"), ("Niftx", "5")],
+            "the closest is Nifty, which differs in upper and lower case",
+        ),
+        (
+            "NIFTY",
+            [("Nifty", "5")],
+            "the closest is Nifty, which differs in upper and lower case",
+        ),
+        ("BANK NIFTY", [("Bank_Nifty", "5"), ("Nifty", "5")], "the closest is Bank_Nifty"),
+        ("EUR%2FUSD", [("EUR/USD", "5")], "the closest is EUR/USD"),
+        ("Reliance", [("Nifty", "5"), ("Bankex", "5")], "known are Bankex, Nifty"),
+        ("Reliance", MANY[:5], "known are A, B, C, D, E"),
+        ("Reliance", MANY, "known are A, B, C, D, E, ..."),
+    ],
+)
+def test_facts_of_an_instrument_that_is_not_there_are_refused_with_the_closest(
+    declared: str, series: list[tuple[str, str]], problem: str
+) -> None:
+    settings = parse_settings({"instruments": {declared: {}}})
+    message = (
+        f"instruments.{declared}: expected a name of the data; {problem}; correct it, or remove "
+        "these facts"
+    )
+    with pytest.raises(SettingsInvalid, match=f"^{re.escape(message)}$"):
+        require_names(settings, series)
+
+
+def test_every_name_that_is_not_there_has_its_own_line() -> None:
+    facts = {"seconds": 604_800}
+    settings = parse_settings(
+        {"instruments": {"Nifty": {}, "TCS": {}}, "timeframes": {"w": facts, "M": facts}}
+    )
+    with pytest.raises(SettingsInvalid) as caught:
+        require_names(settings, [("Nifty", "W"), ("Tcs", "5")])
+    case = ", which differs in upper and lower case"
+    end = "correct it, or remove these facts"
+    assert str(caught.value).splitlines() == [
+        f"instruments.TCS: expected a name of the data; the closest is Tcs{case}; {end}",
+        f"timeframes.w: expected a name of the data; the closest is W{case}; {end}",
+        f"timeframes.M: expected a name of the data; known are 5, W; {end}",
+    ]
+
+
+def test_facts_of_names_that_are_there_and_of_unknown_are_taken() -> None:
+    facts = {"seconds": 604_800}
+    settings = parse_settings(
+        {
+            "instruments": {"Nifty": {}, "Tcs": {}, "unknown": {}},
+            "timeframes": {"W": facts, "5": facts, "unknown": facts},
+        }
+    )
+    require_names(settings, [("Nifty", "5"), ("Tcs", "W")])
+
+
+def test_names_of_a_checkpoint_are_known_without_data(settings: Settings) -> None:
+    known = Vocabulary.of(settings, [("Nifty", "15")])
+    facts = {"seconds": 900}
+    declared = parse_settings({"instruments": {"Nifty": {}}, "timeframes": {"15": facts}})
+    require_names(declared, [("Tcs", "5")], known)
+    wrong = parse_settings({"instruments": {"nifty": {}}, "timeframes": {"unknow": facts}})
+    with pytest.raises(SettingsInvalid) as caught:
+        require_names(wrong, [("Tcs", "5")], known)
+    assert str(caught.value).splitlines() == [
+        (
+            "instruments.nifty: expected a name of the data or of the checkpoint; the closest is "
+            "Nifty, which differs in upper and lower case; correct it, or remove these facts"
+        ),
+        (
+            "timeframes.unknow: expected a name of the data or of the checkpoint; known are 15, 5; "
+            "correct it, or remove these facts"
+        ),
+    ]
