@@ -1,6 +1,8 @@
 """The verbs. Each is one library call; what is heavy is imported inside it.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input or usage.
+Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage.
+
+One thing has one name in all of them; what an option was called before still works, unsaid.
 """
 
 import functools
@@ -16,10 +18,11 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+import hrm_runtime
 from hrm_cli import show
-from hrm_cli.readers import readers
-from hrm_runtime import Account, BadInput, GateFailed, HrmError
-from hrm_runtime.bars import read_bars, read_series
+from hrm_cli.readers import one_series, readers
+from hrm_runtime import Account, GateFailed, HrmError
+from hrm_runtime.bars import read_series
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,20 +34,63 @@ app = typer.Typer(
     name="hrm",
     help="Train a Hierarchical Reasoning Model, export it, and decide with it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage.",
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[
-    list[Path],
-    typer.Option(help="Bars file SYMBOL_TIMEFRAME.csv or .parquet, or a folder; repeatable."),
+Settings = Annotated[
+    Path, typer.Argument(metavar="SETTINGS", help="A settings.yaml, as hrm init writes it.")
 ]
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, as hrm train writes it.")
+]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="Artifact folder, as hrm export writes it.")
+]
+_BARS = (
+    "Bars file SYMBOL_TIMEFRAME.csv or .parquet, or a folder of them; repeatable. "
+    "EUR%2FUSD_60.csv is EUR/USD at 60."
+)
+Data = Annotated[list[Path], typer.Option(metavar="BARS", help=_BARS)]
+BarsOrTensors = Annotated[
+    list[Path],
+    typer.Option(metavar="BARS", help=f"{_BARS} Or the one file that hrm prepare wrote."),
+]
+OneFile = Annotated[
+    list[Path],
+    typer.Option(
+        metavar="BARS",
+        help="One file of closed bars, SYMBOL_TIMEFRAME.csv or .parquet; or of any name, with "
+        "both of the options below.",
+    ),
+]
+Instrument = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of the one bars file, such as EUR/USD, instead of what its name says.",
+    ),
+]
+Timeframe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of the one bars file, such as 60 or D, instead of what its name says.",
+    ),
+]
+Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="PNG file to draw.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Capital = Annotated[float, typer.Option(help="Free currency.")]
 Position = Annotated[float, typer.Option(help="Lots held; short below 0.")]
 EntryPrice = Annotated[float, typer.Option(help="Of the position.")]
 UnrealizedPnl = Annotated[float, typer.Option(help="Of the position, currency.")]
 DistanceToTrail = Annotated[float, typer.Option(help="Share of the price.")]
+
+
+def _also(**earlier: str) -> dict[str, Any]:
+    """Settings of a verb whose options answer to earlier names too: the name of each by earlier."""
+    return {"token_normalize_func": lambda name: earlier.get(name, name)}
 
 
 class Preset(StrEnum):
@@ -112,10 +158,30 @@ OPTIONAL = frozenset(
 """Packages that come with an extra."""
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"hrm {hrm_runtime.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hrm(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What holds of all verbs."""
+
+
 @app.command()
 @verb("train")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to write it; made if it is not there.")
+    ],
     preset: Annotated[Preset, typer.Option(help="Size of the network.")] = Preset.BASE,
 ) -> None:
     """Write a commented settings.yaml."""
@@ -124,12 +190,12 @@ def init(
     show.note(f"wrote {write_preset(folder, preset)}")
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data"))
 @verb("train")
 def prepare(
-    settings: Path,
+    settings: Settings,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Tensor file, .safetensors.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New tensor file, .safetensors.")],
     as_json: Json = False,
 ) -> None:
     """Turn bars into training tensors, once."""
@@ -147,17 +213,18 @@ def prepare(
         show.note(f"wrote {len(prepared):,} samples to {out}")
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data"))
 @verb("train")
 def train(
-    settings: Path,
-    data: Data,
-    out: Annotated[Path, typer.Option(help="New checkpoint folder.")],
+    settings: Settings,
+    data: BarsOrTensors,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New checkpoint folder.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where this training was stopped.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(help="Checkpoint, or folder of folds, to go on from.")
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Go on from this one, or from a folder of folds."),
     ] = None,
     quantise: Annotated[
         bool,
@@ -165,13 +232,19 @@ def train(
     ] = False,
     folds: Annotated[
         int | None,
-        typer.Option(min=1, help="Walk forward: one checkpoint per fold, in OUT/fold-k."),
+        typer.Option(
+            min=1, metavar="N", help="Walk forward: one checkpoint per fold, in OUT/fold-k."
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
-    devices: Annotated[int, typer.Option(min=1, help="Processes per machine, one per GPU.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines, each under torchrun.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes per machine, one per GPU.")
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Machines, each under torchrun.")
+    ] = 1,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="Folder to write TensorBoard events to.")
+        Path | None, typer.Option(metavar="DIR", help="Folder to write TensorBoard events to.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -216,13 +289,14 @@ def train(
         show.note(f"wrote {out}")
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data"))
 @verb("train")
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint, or a folder of fold-1 to fold-K.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a folder of fold-1 to fold-K."),
     ],
-    data: Data,
+    data: BarsOrTensors,
     device: Annotated[Device, typer.Option(help="Where the network answers.")] = Device.AUTO,
     as_json: Json = False,
 ) -> None:
@@ -241,20 +315,31 @@ def evaluate(
 @app.command()
 @verb("export")
 def export(
-    checkpoint: Path,
-    out: Annotated[Path, typer.Option(help="New artifact folder.")],
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New artifact folder.")],
     precision: Annotated[Precision, typer.Option(help="Of the weights.")] = Precision.FP32,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(help="Bars to calibrate int8 on, for a checkpoint trained without."),
+        typer.Option(
+            metavar="BARS",
+            help="To calibrate int8 on, for a checkpoint trained without; repeatable.",
+        ),
     ] = None,
     golden: Annotated[
         list[Path] | None,
-        typer.Option(help="Bars for the golden vectors, instead of the held-out windows."),
+        typer.Option(
+            metavar="BARS",
+            help="For the golden vectors, instead of the held-out windows; repeatable.",
+        ),
     ] = None,
-    cycles: Annotated[int | None, typer.Option(help="N, where not that of training.")] = None,
-    timesteps: Annotated[int | None, typer.Option(help="T, where not that of training.")] = None,
-    max_megabytes: Annotated[float, typer.Option(help="Largest graph.")] = 100.0,
+    cycles: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps of H, where not those of training.")
+    ] = None,
+    timesteps: Annotated[
+        int | None,
+        typer.Option(metavar="T", help="Steps of L per step of H, where not those of training."),
+    ] = None,
+    max_megabytes: Annotated[float, typer.Option(metavar="MB", help="Largest graph.")] = 100.0,
     as_json: Json = False,
 ) -> None:
     """Write the artifact of a checkpoint, proven equal to torch on held-out windows."""
@@ -279,13 +364,17 @@ def export(
         show.note(f"wrote {exported.path}\nid {exported.model_id}")
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data"))
 @verb("export")
 def parity(
-    artifact: Path,
-    checkpoint: Annotated[Path, typer.Option(help="The checkpoint it was exported from.")],
+    artifact: Artifact,
+    checkpoint: Annotated[
+        Path, typer.Option(metavar="CHECKPOINT", help="The checkpoint it was exported from.")
+    ],
     data: Data,
-    windows: Annotated[int, typer.Option(min=1, help="How many decisions to compare.")] = 2000,
+    windows: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many decisions to compare.")
+    ] = 2000,
     as_json: Json = False,
 ) -> None:
     """Hold an artifact against torch: every output, every decision."""
@@ -303,7 +392,7 @@ def parity(
 
 @app.command()
 @verb()
-def inspect(artifact: Path, as_json: Json = False) -> None:
+def inspect(artifact: Artifact, as_json: Json = False) -> None:
     """Show what an artifact promises."""
     from hrm_runtime import load_contract
 
@@ -314,13 +403,13 @@ def inspect(artifact: Path, as_json: Json = False) -> None:
         show.contract(contract)
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data"))
 @verb()
 def predict(
-    artifact: Path,
-    bars: Annotated[Path, typer.Option(help="CSV or Parquet file of closed bars.")],
-    instrument: Annotated[str, typer.Option(help="A name; one not known where that is allowed.")],
-    timeframe: Annotated[str, typer.Option(help="A name; one not known where that is allowed.")],
+    artifact: Artifact,
+    data: OneFile,
+    instrument: Instrument = None,
+    timeframe: Timeframe = None,
     capital: Capital = 1_000_000.0,
     position: Position = 0.0,
     entry_price: EntryPrice = 0.0,
@@ -333,25 +422,25 @@ def predict(
 
     model = load(artifact)
     account = _account(capital, position, entry_price, unrealized_pnl, distance_to_trail)
-    closed = read_bars(bars, readers())
-    decision = model.decide(closed, account, instrument=instrument, timeframe=timeframe)
+    name, frame, closed = one_series(data, instrument, timeframe)
+    decision = model.decide(closed, account, instrument=name, timeframe=frame)
     if as_json:
         _print_json(show.decision_fields(decision))
     else:
-        show.decisions([(instrument, timeframe, closed, decision)])
+        show.decisions([(name, frame, closed, decision)])
     if decision.degraded:
         raise typer.Exit(GATE_FAILED)
 
 
-@app.command()
+@app.command(context_settings=_also(out="picture"))
 @verb("bench")
 def bench(
-    artifact: Path,
+    artifact: Artifact,
     peers: Annotated[
         bool,
         typer.Option("--peers", help="Beside other precisions and libraries; takes minutes."),
     ] = False,
-    picture: Annotated[Path | None, typer.Option(help="PNG file for the comparison.")] = None,
+    picture: Picture = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast an artifact answers here, and the memory it takes."""
@@ -376,16 +465,19 @@ def bench(
         raise typer.Exit(GATE_FAILED)
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data", out="picture"))
 @verb()
 def backtest(
-    artifact: Path,
+    artifact: Artifact,
     data: Data,
+    instrument: Instrument = None,
+    timeframe: Timeframe = None,
     capital: Capital = 1_000_000.0,
     since: Annotated[
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
             help="First day (UTC) to decide on.",
             show_default="where training ended",
         ),
@@ -397,7 +489,7 @@ def backtest(
         bool,
         typer.Option("--host-fills", help="Book stops at their own price, which flatters."),
     ] = False,
-    picture: Annotated[Path | None, typer.Option(help="PNG file for the equities.")] = None,
+    picture: Picture = None,
     as_json: Json = False,
 ) -> None:
     """Walk through past bars as a live process would have, and account for every trade."""
@@ -409,10 +501,11 @@ def backtest(
     if picture is not None:
         draw.require_picture(picture)
     moment = None if since is None else int(since.replace(tzinfo=UTC).timestamp())
-    model, series = load(artifact), read_series(data, readers())
+    model = load(artifact)
+    series = read_series(data, readers(), instrument=instrument, timeframe=timeframe)
     steps = [
-        len(decision_bars(model.contract, bars, instrument=name, timeframe=timeframe, since=moment))
-        for (name, timeframe), bars in series.items()
+        len(decision_bars(model.contract, bars, instrument=name, timeframe=frame, since=moment))
+        for (name, frame), bars in series.items()
     ]
     with show.counting("deciding", sum(steps)) as advance:
         done = [
@@ -420,14 +513,14 @@ def backtest(
                 model,
                 bars,
                 instrument=name,
-                timeframe=timeframe,
+                timeframe=frame,
                 capital=capital,
                 since=moment,
                 trailing=not fixed_exits,
                 host_fills=host_fills,
                 on_progress=lambda _: advance(),
             )
-            for (name, timeframe), bars in series.items()
+            for (name, frame), bars in series.items()
         ]
     if as_json:
         _print_json({"series": [report.backtest_fields(one) for one in done]})
@@ -438,12 +531,14 @@ def backtest(
         show.note(f"wrote {picture}")
 
 
-@app.command()
+@app.command(context_settings=_also(bars="data", out="picture"))
 @verb()
 def trace(
-    artifact: Path,
-    bars: Annotated[Path, typer.Option(help="Bars file SYMBOL_TIMEFRAME.csv or .parquet.")],
-    out: Annotated[Path, typer.Option(help="PNG file to draw.")],
+    artifact: Artifact,
+    data: OneFile,
+    picture: Annotated[Path, typer.Option(metavar="FILE", help="PNG file to draw.")],
+    instrument: Instrument = None,
+    timeframe: Timeframe = None,
     capital: Capital = 1_000_000.0,
     position: Position = 0.0,
     entry_price: EntryPrice = 0.0,
@@ -456,28 +551,32 @@ def trace(
     from hrm_runtime import load
     from hrm_runtime.trace import trace as follow
 
-    draw.require_picture(out)
+    draw.require_picture(picture)
     account = _account(capital, position, entry_price, unrealized_pnl, distance_to_trail)
-    model, series = load(artifact), read_series(bars, readers())
-    if len(series) != 1:
-        raise BadInput(f"{bars}: expected one bars file, found {len(series)}")
-    (((instrument, timeframe), closed),) = series.items()
-    found = follow(model, closed, account, instrument=instrument, timeframe=timeframe)
-    draw.trace(found, out)
+    model = load(artifact)
+    name, frame, closed = one_series(data, instrument, timeframe)
+    found = follow(model, closed, account, instrument=name, timeframe=frame)
+    draw.trace(found, picture)
     if as_json:
         _print_json(report.trace_fields(found))
     else:
         report.trace(found)
-    show.note(f"wrote {out}")
+    show.note(f"wrote {picture}")
     if found.decision.degraded:
         raise typer.Exit(GATE_FAILED)
 
 
-@app.command()
+@app.command(context_settings=_also(model="artifact"))
 @verb()
 def replay(
-    journal: Annotated[Path, typer.Argument(help="Folder of a live engine, or one of its files.")],
-    model: Annotated[list[Path], typer.Option(help="An artifact that decided; repeatable.")],
+    journal: Annotated[
+        Path,
+        typer.Argument(metavar="JOURNAL", help="Folder of a live engine, or one of its files."),
+    ],
+    artifact: Annotated[
+        list[Path],
+        typer.Option(metavar="ARTIFACT", help="An artifact that decided; repeatable."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Decide again what a live engine's journal holds, and name the first difference."""
@@ -485,7 +584,7 @@ def replay(
     from hrm_runtime import load
     from hrm_runtime.replay import replay as again
 
-    models = [load(path) for path in model]
+    models = [load(path) for path in artifact]
     with show.working("deciding again"):
         found = again(journal, models)
     if as_json:
@@ -496,16 +595,17 @@ def replay(
         raise typer.Exit(GATE_FAILED)
 
 
-@app.command()
+@app.command(context_settings=_also(model="artifact"))
 @verb("demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.")] = Path(
-        "hrm-demo"
-    ),
-    model: Annotated[
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="New folder for everything the demo makes.")
+    ] = Path("hrm-demo"),
+    artifact: Annotated[
         Path | None,
         typer.Option(
-            help="Artifact that decides for the same bars first.",
+            metavar="ARTIFACT",
+            help="One that decides for the same bars first.",
             show_default="models/base/artifact, where it is",
         ),
     ] = None,
@@ -513,9 +613,9 @@ def demo(
     """Do all of it on bundled real bars: decide, train, export, parity, decide without torch."""
     from hrm_cli.demo import RELEASED, run
 
-    if model is None and RELEASED.is_dir():
-        model = RELEASED
-    if not run(out, model):
+    if artifact is None and RELEASED.is_dir():
+        artifact = RELEASED
+    if not run(out, artifact):
         raise typer.Exit(GATE_FAILED)
 
 

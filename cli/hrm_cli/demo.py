@@ -22,7 +22,7 @@ from hrm_cli import show
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact import load_contract
-from hrm_runtime.bars import PRICES, read_series, series_name, write_csv
+from hrm_runtime.bars import PRICES, read_series, series_file, write_csv
 from hrm_train.settings import PRESETS, Settings, parse_settings, render
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
@@ -59,7 +59,7 @@ def run(folder: Path, released: Path | None = None) -> bool:
     show.heading("1  Real bars, from an installed package")
     data.mkdir(parents=True)
     for name, bars in demo_bars().items():
-        write_csv(bars, data / f"{name}.csv")
+        write_csv(bars, data / series_file(*name))
     settings = parse_settings(
         {**PRESETS["tiny"], "timeframes": {"W": {"seconds": WEEK}}}, source="demo"
     )
@@ -120,13 +120,13 @@ def next_commands(folder: Path) -> tuple[str, str, str]:
     )
 
 
-def demo_bars() -> dict[str, Bars]:
-    """Daily and weekly bars by `SYMBOL_TIMEFRAME`."""
+def demo_bars() -> dict[tuple[str, str], Bars]:
+    """Daily and weekly bars by instrument and timeframe."""
     found = {}
     for ticker in TICKERS:
         daily = _daily(getattr(stocks, ticker))
-        found[f"{ticker}_D"] = daily
-        found[f"{ticker}_W"] = weekly(daily)
+        found[ticker, "D"] = daily
+        found[ticker, "W"] = weekly(daily)
     return found
 
 
@@ -153,17 +153,24 @@ def decided(
     bars_needed = load_contract(artifact).bars_needed
     enough = [(key, bars) for key, bars in read_series(data).items() if len(bars) >= bars_needed]
     return [
-        (*key, bars, decide_without_torch(artifact, data / f"{'_'.join(key)}.csv"))
+        (*key, bars, decide_without_torch(artifact, data / series_file(*key)))
         for key, bars in enough[:most]
     ]
 
 
 def decide_without_torch(artifact: Path, bars: Path) -> Decision:
     """`hrm predict` in a process of its own in which the training libraries cannot be imported."""
-    instrument, timeframe = series_name(bars)
-    arguments = ["--bars", str(bars), "--instrument", instrument, "--timeframe", timeframe]
     answer = subprocess.run(  # noqa: S603, our own interpreter and code
-        [sys.executable, "-c", _WITHOUT_TORCH, "predict", str(artifact), *arguments, "--json"],
+        [
+            sys.executable,
+            "-c",
+            _WITHOUT_TORCH,
+            "predict",
+            str(artifact),
+            "--data",
+            str(bars),
+            "--json",
+        ],
         check=False,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,9 +1,10 @@
-"""Which files of bars the command line reads."""
+"""Which files of bars the command line reads, and how it takes one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
-from hrm_runtime import bars
+from hrm_runtime import BadInput, Bars, bars
 from hrm_runtime.bars import Reader
 
 
@@ -14,3 +15,20 @@ def readers() -> Mapping[str, Reader]:
     from hrm_train import parquet
 
     return parquet.READERS
+
+
+def one_series(
+    data: Iterable[Path], instrument: str | None, timeframe: str | None
+) -> tuple[str, str, Bars]:
+    """The instrument, the timeframe and the bars of the one file in `data`.
+
+    Raises:
+        BadInput: there are more, or none.
+        BadBars: as `hrm_runtime.bars.series_files` and the reader.
+    """
+    files = bars.series_files(data, instrument=instrument, timeframe=timeframe)
+    if len(files) != 1:
+        given = ", ".join(map(str, data))
+        raise BadInput(f"{given}: expected one bars file, found {len(files)}")
+    ((name, file),) = files.items()
+    return *name, bars.read_bars(file, readers())

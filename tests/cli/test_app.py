@@ -702,7 +702,7 @@ def test_a_damaged_artifact_exits_with_2_and_names_the_file(
         (("export", "nowhere", "--out", "y"), "nowhere: expected a checkpoint folder"),
         (("inspect", "nowhere"), "nowhere: expected an artifact folder"),
         (("init",), "Missing argument"),
-        (("predict", "nowhere", "--bars", "x", "--instrument", "a"), "Missing option"),
+        (("predict", "nowhere", "--instrument", "a"), "Missing option '--data'"),
     ],
 )  # fmt: skip
 def test_bad_input_exits_with_2_and_says_what_was_expected(

@@ -48,16 +48,16 @@ def test_weekly_bars_hold_their_days() -> None:
 def test_the_bundled_bars_are_adjusted_for_splits() -> None:
     found = demo_bars()
     assert len(found) == 10
-    returns = np.diff(np.log(found["AAPL_D"].close))
+    returns = np.diff(np.log(found["AAPL", "D"].close))
     assert np.abs(returns).max() < 0.8  # the split of 2005 alone would be log 2 = 0.69 on top
-    two_for_one = np.searchsorted(found["AAPL_D"].datetime, 1_109_548_800)  # 2005-02-28
+    two_for_one = np.searchsorted(found["AAPL", "D"].datetime, 1_109_548_800)  # 2005-02-28
     assert abs(returns[two_for_one - 1]) < 0.1
 
 
 def test_the_demo_runs_from_bars_to_decisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    series = {"AAPL_D": random_bars(400, 1, DAY), "FB_D": random_bars(100, 2, DAY)}
+    series = {("AAPL", "D"): random_bars(400, 1, DAY), ("FB", "W"): random_bars(100, 2, WEEK)}
     monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
     monkeypatch.setattr(hrm_cli.demo, "PRESETS", {"tiny": SMALL})
     monkeypatch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
@@ -66,9 +66,9 @@ def test_the_demo_runs_from_bars_to_decisions(
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
     assert "AAPL D" in result.stdout
     assert f"id {load(tmp_path / 'demo' / 'artifact').id}" in result.stderr.splitlines()
-    assert "FB D" not in result.stdout  # too short to decide on
+    assert "FB W" not in result.stdout  # too short to decide on
     artifact = tmp_path / "demo" / "artifact"  # as if it were one that was trained elsewhere
-    options = ["--out", str(tmp_path / "other"), "--model", str(artifact)]
+    options = ["--out", str(tmp_path / "other"), "--artifact", str(artifact)]
     other = CliRunner().invoke(app, ["demo", *options])
     assert other.exit_code == 0, other.output
     elsewhere, trained = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*)│", other.stdout)
@@ -112,7 +112,7 @@ def test_a_clone_s_released_model_decides_first(
     asked: list[Path | None] = []
     monkeypatch.setattr(hrm_cli.demo, "run", lambda _, model: asked.append(model) is None)
     assert CliRunner().invoke(app, ["demo"]).exit_code == 0
-    assert CliRunner().invoke(app, ["demo", "--model", "other"]).exit_code == 0
+    assert CliRunner().invoke(app, ["demo", "--artifact", "other"]).exit_code == 0
     assert asked == [RELEASED if there else None, Path("other")]
 
 

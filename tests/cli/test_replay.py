@@ -156,7 +156,7 @@ def test_a_damaged_journal_exits_with_2(change: str, message: str, journal: Path
         (("nowhere", "--model", ARTIFACT), "nowhere: expected a journal's file, found none"),
         ((".", "--model", ARTIFACT), ".: expected a journal, found no file of one"),
         ((".", "--model", "nowhere"), "nowhere: expected an artifact folder"),
-        ((".",), "Missing option '--model'"),
+        ((".",), "Missing option '--artifact'"),
     ],
 )
 def test_what_cannot_be_replayed_exits_with_2(
