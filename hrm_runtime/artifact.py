@@ -23,6 +23,7 @@ from hrm_runtime.errors import (
 )
 from hrm_runtime.golden import Golden, replay
 from hrm_runtime.model import Model
+from hrm_runtime.schema import converted, is_converted
 from hrm_runtime.session import Session, Signature
 
 MOST_BYTES: Final[Mapping[str, int]] = {
@@ -81,6 +82,8 @@ def _load(path: Path, sha256: str | None, threads: int) -> Model:
     files = _read(path)
     model_id = hashlib.sha256(files[CONTRACT]).hexdigest()
     if sha256 is not None and sha256.lower() != model_id:
+        if is_converted(files[CONTRACT], sha256.lower()):
+            raise ArtifactDamaged(converted(CONTRACT))
         raise ArtifactDamaged(_another(path, sha256, model_id, files[CONTRACT]))
     contract = read_contract(files[CONTRACT])
     _verify_files(contract, files)

@@ -16,7 +16,15 @@ from hrm_runtime.errors import (
     UnknownTimeframe,
     UnsupportedFormat,
 )
-from hrm_runtime.schema import SchemaMismatch, SealBroken, canonical, parse, unseal
+from hrm_runtime.schema import (
+    LinesConverted,
+    SchemaMismatch,
+    SealBroken,
+    canonical,
+    converted,
+    parse,
+    unseal,
+)
 
 FORMAT_VERSION: Final = 1
 
@@ -361,7 +369,8 @@ def read_contract(text: bytes) -> Contract:
     """The contract written in `text`, verified against itself and this library.
 
     Raises:
-        ArtifactDamaged: not JSON, not in canonical form, or the digest differs.
+        ArtifactDamaged: not JSON, not in canonical form, or the digest differs; where only its line
+            ends were converted, the message says how to mend that.
         UnsupportedFormat: another format version.
         ContractInvalid: a field is missing, unknown, mistyped, or contradicts another field or
             this library's features, account or actions.
@@ -375,6 +384,8 @@ def read_contract(text: bytes) -> Contract:
                 f"{version!r}; install the library that wrote it, or export again with this one"
             )
         contract = unseal(Contract, document, text)
+    except LinesConverted as error:
+        raise ArtifactDamaged(converted(CONTRACT)) from error
     except SealBroken as error:
         raise ArtifactDamaged(f"{CONTRACT}: {error}; export it again") from error
     except SchemaMismatch as error:

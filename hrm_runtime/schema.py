@@ -60,6 +60,10 @@ class SealBroken(Exception):
     """A text is not the sealed, canonical writing of anything."""
 
 
+class LinesConverted(SealBroken):
+    """A text is what `seal` wrote but for its line ends."""
+
+
 def build(kind: type[T], value: object, path: str = "") -> T:
     """An instance of the dataclass `kind` from parsed JSON.
 
@@ -115,6 +119,7 @@ def unseal(kind: type[S], document: object, text: bytes) -> S:
 
     Raises:
         SchemaMismatch: as `build`.
+        LinesConverted: the text would be right with LF where it has CRLF.
         SealBroken: the text is not its canonical form, or the digest differs.
     """
     try:
@@ -122,11 +127,33 @@ def unseal(kind: type[S], document: object, text: bytes) -> S:
         rewritten = canonical(built)
     except (ValueError, OverflowError, RecursionError) as error:
         raise SealBroken(f"expected its canonical form, found what has none ({error})") from error
-    if rewritten != text:
+    if rewritten not in (text, _with_lf(text)):
         raise SealBroken("expected its canonical form; it was edited or damaged")
     if built.digest != (found := digest(built)):
         raise SealBroken(f"expected digest {built.digest}, found {found}")
+    if rewritten != text:
+        raise LinesConverted
     return built
+
+
+def is_converted(content: bytes, sha256: str) -> bool:
+    """Whether a file has another hash than `sha256` only because its lines end in CRLF."""
+    converted = _with_lf(content)
+    return converted != content and hashlib.sha256(converted).hexdigest() == sha256
+
+
+def converted(name: str) -> str:
+    """What to tell of the file `name` where only its line ends are not what was written."""
+    return (
+        f"{name}: expected lines that end in LF, as they were written, found CRLF: git "
+        "(core.autocrlf), an FTP client or an editor converted them. In git, add the line "
+        f"`{name} -text` to .gitattributes, delete the file and `git checkout` it; elsewhere copy "
+        "it again, as binary"
+    )
+
+
+def _with_lf(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n")
 
 
 def _require_depth(text: bytes) -> None:

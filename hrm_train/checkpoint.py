@@ -21,7 +21,16 @@ from typing import Final
 from safetensors import SafetensorError
 
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
-from hrm_runtime.schema import SchemaMismatch, SealBroken, parse, seal, unseal
+from hrm_runtime.schema import (
+    LinesConverted,
+    SchemaMismatch,
+    SealBroken,
+    converted,
+    is_converted,
+    parse,
+    seal,
+    unseal,
+)
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.prepared import Series
@@ -138,6 +147,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     text, description = read_description(folder)
     for name, expected in description.files.items():
         if (found := _sha256(folder / name)) != expected:
+            if is_converted((folder / name).read_bytes(), expected):
+                raise CheckpointInvalid(f"{folder}: {converted(name)}")
             raise CheckpointInvalid(f"{folder / name}: expected sha256 {expected}, found {found}")
     best = best_file(description.best_epoch)
     model = HierarchicalReasoningModel.load_model(folder / best)
@@ -207,7 +218,8 @@ class CheckpointWriter:
             raise CheckpointInvalid(
                 f"{self.folder}: expected to make this folder: {error}"
             ) from error
-        self.write(SETTINGS, lambda path: path.write_text(render(settings), encoding="utf-8"))
+        # as bytes: their hash is the same on every system
+        self.write(SETTINGS, lambda path: path.write_bytes(render(settings).encode()))
         self.write(WINDOWS, windows.save)
 
     def describe(self, description: Description, best: HierarchicalReasoningModel | None) -> None:
@@ -280,6 +292,8 @@ def read_description(folder: Path) -> tuple[bytes, Description]:
         description = unseal(Description, document, text)
     except OSError as error:
         raise CheckpointInvalid(f"{folder}: expected a checkpoint folder: {error}") from error
+    except LinesConverted as error:
+        raise CheckpointInvalid(f"{folder}: {converted(MANIFEST)}") from error
     except (SchemaMismatch, SealBroken) as error:
         raise CheckpointInvalid(f"{file}: {error}") from error
     expected = {SETTINGS, WINDOWS, best_file(description.best_epoch)}

@@ -1,6 +1,8 @@
 import hashlib
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +273,69 @@ def test_every_file_is_closed_again(
             os.fstat(descriptor)
 
 
+# what git makes of it
+
+ATTRIBUTES = Path(__file__).parents[2] / ".gitattributes"
+
+
+@pytest.fixture
+def cloned(artifact: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Commits an artifact with given attributes and clones it as Git for Windows does."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+
+    def clone(attributes: str) -> Path:
+        shutil.copytree(artifact, tmp_path / "own" / "artifact")
+        (tmp_path / "own" / ".gitattributes").write_text(attributes)
+        git(tmp_path / "own", "init", "--quiet")
+        git(tmp_path / "own", "add", ".")
+        git(tmp_path / "own", "commit", "--quiet", "--message", "An artifact")
+        git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", "own", "cloned")
+        return tmp_path / "cloned"
+
+    return clone
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """Run git without the settings of whoever tests."""
+    who = {f"GIT_{role}_{what}": "hrm" for role in ("AUTHOR", "COMMITTER") for what in WHO}
+    alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    environment = {**os.environ, **who, **alone}
+    subprocess.run(["git", *arguments], cwd=folder, env=environment, check=True)  # noqa: S607
+
+
+WHO = ("NAME", "EMAIL")
+
+
+def test_a_clone_with_our_attributes_decides_as_the_artifact(
+    cloned: Callable[[str], Path], model: Model
+) -> None:
+    found = load(cloned(ATTRIBUTES.read_text()) / "artifact")
+    assert found.id == model.id
+    bars, account = random_bars(205), ACCOUNTS["flat"]
+    decided = [
+        one.decide(bars, account, instrument="Alpha", timeframe="5") for one in (found, model)
+    ]
+    assert decided[0] == decided[1]
+
+
+def test_a_clone_without_them_says_what_happened_and_is_mended_as_it_says(
+    cloned: Callable[[str], Path], model: Model
+) -> None:
+    folder = cloned("")
+    file = folder / "artifact" / CONTRACT
+    assert b"\r\n" in file.read_bytes()
+    with pytest.raises(
+        ArtifactDamaged, match=r"found CRLF: git \(core\.autocrlf\).*converted"
+    ) as told:
+        load(folder / "artifact")
+    (line,) = re.findall(r"add the line `(.*?)`", str(told.value))
+    (folder / ".gitattributes").write_text(f"{line}\n")
+    file.unlink()
+    git(folder, "checkout", "--", f"artifact/{CONTRACT}")
+    assert load(folder / "artifact").id == model.id
+
+
 # what was changed
 
 
@@ -320,6 +385,26 @@ def test_a_pin_holds_against_a_deliberate_new_seal(
     assert load(copy_artifact.path).contract.name == "another"
     with pytest.raises(ArtifactDamaged, match=f"expected the artifact {model.id}, found"):
         load(copy_artifact.path, sha256=model.id)
+
+
+def test_converted_line_ends_are_named_and_refused_with_a_pin_too(
+    copy_artifact: ArtifactCopy, model: Model
+) -> None:
+    convert(copy_artifact.path / CONTRACT)
+    for pin in (None, model.id, model.id.upper()):
+        with pytest.raises(
+            ArtifactDamaged, match=r"^contract\.json: expected lines that end in LF"
+        ):
+            load(copy_artifact.path, sha256=pin)
+    with pytest.raises(ArtifactDamaged, match=r"^contract\.json: expected lines that end in LF"):
+        load_contract(copy_artifact.path)
+    other = hashlib.sha256(b"another").hexdigest()
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {other}, found"):
+        load(copy_artifact.path, sha256=other)
+
+
+def convert(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF], ids=hex)

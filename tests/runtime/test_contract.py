@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -137,13 +138,13 @@ def test_what_is_not_json_is_damage(damaged: bytes) -> None:
     [
         lambda text: text + b"\n",
         lambda text: text.rstrip(b"\n"),
-        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"\n", b"\r"),
         lambda text: json.dumps(json.loads(text), sort_keys=True).encode(),
         lambda text: text.replace(b'"max_segments": 2', b'"max_segments":  2'),
         lambda text: text.replace(b"100000.0", b"100000"),
         lambda text: text.replace(b'{\n  "account"', b'{\n  "digest": "",\n  "account"'),
     ],
-    ids=["newline", "no newline", "CRLF", "one line", "space", "integer", "twice"],
+    ids=["newline", "no newline", "CR", "one line", "space", "integer", "twice"],
 )
 def test_another_writing_of_the_same_contract_is_damage(
     text: bytes, rewrite: Callable[[bytes], bytes]
@@ -151,6 +152,30 @@ def test_another_writing_of_the_same_contract_is_damage(
     assert rewrite(text) != text
     with pytest.raises(ArtifactDamaged, match=r"canonical form; it was edited or damaged"):
         read_contract(rewrite(text))
+
+
+def test_converted_line_ends_are_damage_that_says_how_to_mend_it(
+    text: bytes, contract: Contract
+) -> None:
+    converted = text.replace(b"\n", b"\r\n")
+    message = (
+        "contract.json: expected lines that end in LF, as they were written, found CRLF: git "
+        "(core.autocrlf), an FTP client or an editor converted them. In git, add the line "
+        "`contract.json -text` to .gitattributes, delete the file and `git checkout` it; elsewhere "
+        "copy it again, as binary"
+    )
+    for found in (converted, converted.replace(b"\r\n", b"\n", 10)):
+        with pytest.raises(ArtifactDamaged, match=f"^{re.escape(message)}$"):
+            read_contract(found)
+
+
+def test_what_was_changed_otherwise_too_is_plain_damage(text: bytes, contract: Contract) -> None:
+    converted = text.replace(b"\n", b"\r\n")
+    with pytest.raises(ArtifactDamaged, match=r"canonical form; it was edited or damaged"):
+        read_contract(converted.replace(b'"max_segments": 2', b'"max_segments":  2'))
+    renamed = canonical(replace(contract, name="another")).replace(b"\n", b"\r\n")
+    with pytest.raises(ArtifactDamaged, match=f"expected digest {contract.digest}, found"):
+        read_contract(renamed)
 
 
 def test_a_wrong_digest_is_damage_and_both_are_named(text: bytes, contract: Contract) -> None:

@@ -167,6 +167,24 @@ def test_load_model_takes_a_folder_or_a_file(trained: Path) -> None:
 # what is refused
 
 
+@pytest.mark.parametrize("name", [MANIFEST, "settings.yaml"])
+def test_converted_line_ends_are_refused_and_it_is_said_how_to_mend_them(
+    name: str, checkpoint: Path
+) -> None:
+    file = checkpoint / name
+    written = file.read_bytes()
+    assert b"\r" not in written
+    file.write_bytes(written.replace(b"\n", b"\r\n"))
+    with pytest.raises(
+        CheckpointInvalid,
+        match=rf"^{re.escape(str(checkpoint))}: {name}: expected lines that end in LF, .*found CRLF"
+        rf".*add the line `{name} -text` to \.gitattributes",
+    ):
+        load_checkpoint(checkpoint)
+    file.write_bytes(written)
+    load_checkpoint(checkpoint)
+
+
 @pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", HASHED)
 def test_a_changed_byte_is_refused(name: str, where: float, checkpoint: Path) -> None:
