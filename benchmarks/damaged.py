@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
 from hostile import CONTRACT, Damage, damages  # noqa: E402, beside the tests
 
+from hrm_runtime.turns import end_with_parent, lifeline  # noqa: E402, as above
+
 MOST_ADDRESSES = 4 * 2**30
 SAFETY_S = 120.0
 
@@ -79,13 +81,15 @@ def tried(damage: Damage | None, artifact: Path, pin: str) -> dict[str, Any]:
             damage.make(folder)
         pinned = ["--pin", pin] if damage is None or damage.pinned else []
         try:
-            done = subprocess.run(
-                [sys.executable, __file__, str(folder), "--one", *pinned],
-                capture_output=True,
-                text=True,
-                timeout=SAFETY_S,
-                check=True,
-            )
+            with lifeline() as stdin:
+                done = subprocess.run(
+                    [sys.executable, __file__, str(folder), "--one", *pinned],
+                    stdin=stdin,
+                    capture_output=True,
+                    text=True,
+                    timeout=SAFETY_S,
+                    check=True,
+                )
             answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         except subprocess.TimeoutExpired:
             return {"outcome": "did not end", "said": "", "seconds": SAFETY_S, "mb": 0.0}
@@ -105,6 +109,7 @@ def main() -> None:
     parser.add_argument("--pin", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        end_with_parent()
         print(json.dumps(one(str(args.artifact), args.pin)))
         return
 

@@ -16,11 +16,13 @@ batches, rate and number of optimizer steps; they are trained with four segments
 
 import argparse
 import json
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Final
 
@@ -151,11 +153,23 @@ def tasks(seeds: int) -> list[Task]:
 
 def train_all(todo: list[Task], steps: int, device: Device, processes: int) -> list[Trained]:
     """Train in several processes, since a network this small leaves a GPU idle by itself."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), end_with_first) as pool:
         futures = [pool.submit(train_one, task, steps, device) for task in todo]
         for future in as_completed(futures):
             future.result()  # raises at once what went wrong
     return [future.result() for future in futures]
+
+
+def end_with_first() -> None:
+    """Let a process of the pool end with the one that started it, also where that is killed."""
+
+    def wait() -> None:
+        first = parent_process()
+        assert first is not None
+        first.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def train_one(task: Task, steps: int, device: Device) -> Trained:

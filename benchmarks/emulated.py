@@ -26,6 +26,7 @@ from hrm_runtime.bars import read_csv
 from hrm_runtime.contract import INPUTS, OUTPUTS
 from hrm_runtime.features import rows
 from hrm_runtime.model import decisions, network_inputs
+from hrm_runtime.turns import end_with_parent, lifeline
 
 OURS = str(Path(hrm_runtime.__file__).parents[1])
 """Where this package lies; an editable install is not on the path."""
@@ -105,11 +106,13 @@ def emulated(
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         np.savez(inputs, **given)
         program = [os.path.realpath(sys.executable), __file__, str(artifact), "--rows", str(count)]
-        subprocess.run(
-            [qemu, "-cpu", cpu, *program, "--emulated", str(inputs), str(outputs)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([OURS, *filter(None, sys.path)])},
-            check=True,
-        )
+        with lifeline() as stdin:
+            subprocess.run(
+                [qemu, "-cpu", cpu, *program, "--emulated", str(inputs), str(outputs)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([OURS, *filter(None, sys.path)])},
+                stdin=stdin,
+                check=True,
+            )
         with np.load(outputs) as found:
             return dict(found)
 
@@ -123,6 +126,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="held together and apart")
     parser.add_argument("--emulated", type=Path, nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.emulated:
+        end_with_parent()
     model = load(asked.artifact)
     if asked.emulated:
         inputs, outputs = asked.emulated

@@ -19,6 +19,7 @@ import torch
 from hrm_export.build import stages
 from hrm_export.limits import MEGABYTE, require_limits
 from hrm_runtime.contract import Precision
+from hrm_runtime.turns import end_with_parent, lifeline
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.settings import PRESETS, preset
 
@@ -56,13 +57,17 @@ def main() -> None:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8")
     parser.add_argument("--depth", type=int, nargs=2, help="N and T, here and now")
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.apart:
+        end_with_parent()
     if asked.depth:
         measure(asked.preset, asked.precision, *asked.depth)
         return
     for depth in DEPTHS:
-        command = [sys.executable, *sys.argv, "--depth", *map(str, depth)]
-        subprocess.run(command, check=True)
+        command = [sys.executable, *sys.argv, "--apart", "--depth", *map(str, depth)]
+        with lifeline() as stdin:
+            subprocess.run(command, stdin=stdin, check=True)
 
 
 if __name__ == "__main__":

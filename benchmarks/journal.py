@@ -32,6 +32,7 @@ from hrm_runtime.journal import files_in
 from hrm_runtime.machine import resident_megabytes
 from hrm_runtime.replay import replay
 from hrm_runtime.schema import seal
+from hrm_runtime.turns import end_with_parent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -111,6 +112,7 @@ def kill(artifact: Path, times: int) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             child = subprocess.Popen(
                 [sys.executable, __file__, "written", str(artifact), folder],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -296,6 +298,7 @@ def main() -> None:
         verb.add_argument("--count", type=int, default=default)
         verb.set_defaults(run=run)
     if sys.argv[1:2] == ["written"]:
+        end_with_parent()
         written(Path(sys.argv[2]), Path(sys.argv[3]))
     asked = parser.parse_args()
     sys.exit(not asked.run(asked.artifact, asked.count))

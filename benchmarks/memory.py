@@ -12,6 +12,8 @@ import resource
 import subprocess
 import sys
 
+from hrm_runtime.turns import end_with_parent, lifeline
+
 DEPTHS = ((3, 5), (3, 50))
 
 
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        end_with_parent()
         cycles, timesteps, gradient = args.one
         print(json.dumps(step(int(cycles), int(timesteps), gradient, args.batch)))
         return
@@ -79,9 +82,14 @@ def main() -> None:
         peaks = []
         for cycles, timesteps in DEPTHS:
             one = ["--one", str(cycles), str(timesteps), gradient, "--batch", str(args.batch)]
-            answer = subprocess.run(
-                [sys.executable, __file__, *one], check=True, stdout=subprocess.PIPE, text=True
-            )
+            with lifeline() as stdin:
+                answer = subprocess.run(
+                    [sys.executable, __file__, *one],
+                    check=True,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
             peaks.append(json.loads(answer.stdout))
         shown = "".join(f"{peak:<10.0f}" for peak in peaks)
         print(f"{gradient:<22}{shown}{peaks[1] / peaks[0]:.2f}", flush=True)

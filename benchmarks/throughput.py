@@ -22,6 +22,7 @@ import torch
 
 from hrm_runtime.actions import Action
 from hrm_runtime.columns import ACCOUNT, FEATURES
+from hrm_runtime.turns import end_with_parent, lifeline
 from hrm_train.act import Order
 from hrm_train.devices import Where, open_fabric, own_random_numbers, reproducible
 from hrm_train.model import HierarchicalReasoningModel
@@ -163,6 +164,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the measurements here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.one:
+        end_with_parent()
     if args.one or args.profile:
         case = Case(**json.loads(args.one)) if args.one else Case(batch=4096)
         print(json.dumps(measure(case, args.profile)))
@@ -170,12 +173,14 @@ def main() -> None:
     found = []
     print("batch  N x T  compiled      ms  segments/s  TFLOP/s    GB   warm-up")
     for case in CASES:
-        answer = subprocess.run(
-            [sys.executable, __file__, "--one", json.dumps(asdict(case))],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with lifeline() as stdin:
+            answer = subprocess.run(
+                [sys.executable, __file__, "--one", json.dumps(asdict(case))],
+                check=True,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         one = json.loads(answer.stdout.splitlines()[-1])
         found.append(asdict(case) | one)
         print(

@@ -29,7 +29,14 @@ from hrm_runtime.bench import (
     Variant,
 )
 from hrm_runtime.contract import INPUTS, MODEL, Contract, Precision
-from hrm_runtime.turns import Worker, WorkerFailed, read_inputs, say, standard_output
+from hrm_runtime.turns import (
+    Worker,
+    WorkerFailed,
+    end_with_parent,
+    read_inputs,
+    say,
+    standard_output,
+)
 
 if TYPE_CHECKING:
     from hrm_train.model import HierarchicalReasoningModel
@@ -177,6 +184,7 @@ def random_model(contract: Contract) -> "HierarchicalReasoningModel":
 def main(arguments: Sequence[str]) -> None:
     """Make one thing, and say so."""
     thing, artifact, folder = arguments
+    end_with_parent()
     with standard_output() as answers:
         THINGS[thing].make(Path(artifact), Path(folder))
         say(answers, made=thing)

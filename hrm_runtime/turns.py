@@ -1,7 +1,7 @@
 """Processes that run only when it is their turn: what a fair comparison of speed is made of.
 
-A worker opens what it measures, says that it is ready, and blocks on its pipe. What it is told and
-what it answers is one JSON object a line each. It ends when the pipe does, so also with its parent.
+A worker opens what it measures, says that it is ready, and waits to be told. What it is told and
+what it answers is one JSON object a line each. Whatever it is doing, it ends with its parent.
 """
 
 import json
@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, Any, Final, Self
 
 import numpy as np
@@ -137,16 +139,59 @@ class Opened:
 
 
 def answer(prepare: Callable[[], Callable[[], Opened]], inputs: str | Path, core: str) -> None:
-    """What a worker does: open, warm up, and run passes when told to, until standard input ends.
+    """What a worker does: open, warm up, and run passes when told to, until its parent ends.
 
     Args:
         prepare: imports what is needed, and returns what opens.
         inputs: file of the windows to run on, by `write_inputs`.
         core: to pin to; empty where that cannot be done.
     """
+    orders = end_with_parent()
     pin(int(core) if core else None)
     with standard_output() as answers:
-        serve(prepare(), read_inputs(inputs), sys.stdin, answers)
+        serve(prepare(), read_inputs(inputs), orders, answers)
+
+
+@contextmanager
+def lifeline() -> Iterator[int]:
+    """A standard input for processes that `end_with_parent`: it ends with this process, or here."""
+    read, write = os.pipe()  # no process inherits the end that is written to
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def end_with_parent() -> Iterator[str]:
+    """End this process, and what it has started, once standard input ends, whatever it is doing.
+
+    Its parent holds the other end and nobody else does: so it ends with the parent, even where that
+    is killed; at the latest when a library that was called lets other threads run. To be called
+    before any work; reading standard input gives nothing from then on.
+
+    Returns:
+        the lines of standard input, as they come.
+    """
+    lines: SimpleQueue[str] = SimpleQueue()
+    pipe = os.fdopen(os.dup(0), encoding="utf-8")
+    # where a thread is waiting for standard input, Windows lets nobody load a library that looks at
+    # it, as numpy's do; nor is it for those to read that are started from here
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    Thread(target=_end_after, args=(pipe, lines), daemon=True).start()
+    return iter(lines.get, None)
+
+
+def _end_after(pipe: IO[str], lines: SimpleQueue[str]) -> None:
+    with pipe:
+        for line in pipe:
+            lines.put(line)
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):  # it leads no group
+            os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)  # at once: the main thread may be in a library for long
 
 
 @contextmanager
@@ -163,8 +208,10 @@ def say(answers: IO[str], **fields: object) -> None:
     answers.flush()
 
 
-def serve(load: Callable[[], Opened], inputs: Arrays, orders: IO[str], answers: IO[str]) -> None:
-    """`answer`, on given streams. Opening is timed together with the first pass."""
+def serve(
+    load: Callable[[], Opened], inputs: Arrays, orders: Iterable[str], answers: IO[str]
+) -> None:
+    """`answer`, on given orders. Opening is timed together with the first pass."""
     alone = batches(inputs, 1)
     start = time.perf_counter()
     opened = load()

@@ -1,9 +1,11 @@
 """Where training runs: one process on a CPU or a GPU, or several of them through DDP."""
 
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Final, Literal
 
 import torch
@@ -16,6 +18,10 @@ Device = Literal["auto", "cpu", "cuda"]
 
 _RANKS: Final = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Variables by which launchers number their processes."""
+
+
+_FIRST: Final = "HRM_FIRST_PROCESS"
+"""Variable that holds the port at which the processes of a machine find their first one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ HERE: Final = Where()
 
 
 def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
-    """Processes to train on, not launched yet.
+    """Processes to train on, not launched yet. Those that are launched end with this one.
 
     Args:
         precision: of products on a GPU, `fp32` or `bf16`; a CPU computes in fp32.
@@ -47,6 +53,8 @@ def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
         DeviceMissing: fewer GPUs than asked for.
     """
     device = kind_of(where.device, where.devices)
+    if where.devices > 1:
+        _end_together(where.devices)
     return Fabric(
         accelerator=device,
         devices=where.devices,
@@ -54,6 +62,26 @@ def open_fabric(where: Where, precision: str = "fp32") -> Fabric:
         strategy="auto" if where.devices * where.nodes == 1 else "ddp",
         precision="bf16-mixed" if device == "cuda" and precision == "bf16" else "32-true",
     )
+
+
+def _end_together(devices: int) -> None:
+    """Tie the processes that the first one launches to it, so that none outlives it.
+
+    Each holds a connection to it, which the system closes however the first one ends. Without it,
+    one would wait for the others for half an hour, on a GPU at full speed.
+    """
+    if is_first_process():
+        server = socket.create_server(("127.0.0.1", 0), backlog=devices)
+        os.environ[_FIRST] = str(server.getsockname()[1])
+        server.detach()  # open as long as this process is; nobody need accept
+    elif _FIRST in os.environ:  # or torchrun has launched it, and looks after it
+        Thread(target=_end_with_first, args=(int(os.environ[_FIRST]),), daemon=True).start()
+
+
+def _end_with_first(port: int) -> None:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.recv(1)
+    os._exit(1)  # at once: the main thread may be waiting in a library
 
 
 def kind_of(device: Device, devices: int = 1) -> Literal["cpu", "cuda"]:

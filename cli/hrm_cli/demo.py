@@ -23,6 +23,7 @@ from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact import load_contract
 from hrm_runtime.bars import PRICES, read_series, series_file, write_csv
+from hrm_runtime.turns import lifeline
 from hrm_train.settings import PRESETS, Settings, parse_settings, render
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
@@ -35,6 +36,8 @@ _WITHOUT_TORCH = """
 import sys
 for name in ("torch", "onnx", "onnxscript"):
     sys.modules[name] = None  # any import of it fails
+from hrm_runtime.turns import end_with_parent
+end_with_parent()
 from hrm_cli.__main__ import main
 main()
 """
@@ -160,21 +163,15 @@ def decided(
 
 def decide_without_torch(artifact: Path, bars: Path) -> Decision:
     """`hrm predict` in a process of its own in which the training libraries cannot be imported."""
-    answer = subprocess.run(  # noqa: S603, our own interpreter and code
-        [
-            sys.executable,
-            "-c",
-            _WITHOUT_TORCH,
-            "predict",
-            str(artifact),
-            "--data",
-            str(bars),
-            "--json",
-        ],
-        check=False,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    arguments = ["predict", str(artifact), "--data", str(bars), "--json"]
+    with lifeline() as stdin:
+        answer = subprocess.run(  # noqa: S603, our own interpreter and code
+            [sys.executable, "-c", _WITHOUT_TORCH, *arguments],
+            check=False,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     if not answer.stdout:
         raise InferenceFailed("hrm predict decided nothing; its message is above")
     fields: dict[str, Any] = json.loads(answer.stdout)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from processes import is_running, wait_for_the_end
 from typer.testing import CliRunner
 
 import hrm_export.peers
@@ -121,8 +124,6 @@ def test_an_artifact_alone_is_told_as_json() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_measuring_an_artifact_needs_no_training_library(tmp_path: Path) -> None:
-    import subprocess
-
     code = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "openvino"):
@@ -140,6 +141,35 @@ main()
     assert done.returncode == DONE, done.stderr
     assert "hrm fp32" in done.stdout
     assert matplotlib.image.imread(tmp_path / "bench.png").ndim == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills as POSIX does")
+@pytest.mark.parametrize("killed_by", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("moment", ["opening hrm fp32", "measuring at batch 1"])
+def test_the_worker_of_a_bench_that_was_killed_ends_too(killed_by: str, moment: str) -> None:
+    code = """
+import sys
+from hrm_runtime import bench
+bench.TURN = 1e9  # it would compute for ever
+class Told(bench.Worker):
+    def __init__(self, *command):
+        super().__init__(*command)
+        print(self._process.pid, file=sys.stderr, flush=True)
+bench.Worker = Told
+from hrm_cli.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", code, "bench", str(ARTIFACT)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "opening hrm fp32\n"
+        worker = int(process.stderr.readline())
+        if moment == "measuring at batch 1":
+            assert process.stderr.readline() == f"{moment}\n"
+        assert is_running(worker)
+        process.send_signal(getattr(signal, killed_by))
+        wait_for_the_end(worker)
+        assert process.wait() == -getattr(signal, killed_by)
 
 
 @pytest.mark.usefixtures("found")

@@ -140,9 +140,12 @@ def test_the_command_line_makes_one_thing(
     def chat(artifact: Path, folder: Path) -> None:
         os.write(1, f"{artifact} {folder}\n".encode())
 
+    ends: list[bool] = []
+    monkeypatch.setattr(peers, "end_with_parent", lambda: ends.append(True))
     monkeypatch.setitem(THINGS, "it", peers.Thing(make=chat))
     peers.main(["it", str(site.artifact), str(site.folder)])
     out, err = capfd.readouterr()
+    assert ends == [True]
     assert out == '{"made": "it"}\n'
     assert err == f"{site.artifact} {site.folder}\n"
 

@@ -4,13 +4,17 @@ import io
 import json
 import os
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from processes import DEADLINE_S, is_running, wait_for_the_end
 
 from hrm_runtime import turns
 from hrm_runtime.turns import (
@@ -22,6 +26,8 @@ from hrm_runtime.turns import (
     Worker,
     WorkerFailed,
     batches,
+    end_with_parent,
+    lifeline,
     read_inputs,
     serve,
     timed,
@@ -256,23 +262,6 @@ sys.stdin.read()
 """
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is such a process that is not a corpse nobody has buried yet."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_for_the_end(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while is_running(pid):
-        assert time.monotonic() < deadline, "still running"
-        time.sleep(0.01)
-
-
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="processes have no groups here")
 def test_a_worker_ends_with_all_that_it_started() -> None:
     with Worker("-c", CHILD) as worker:
@@ -291,27 +280,114 @@ def test_a_worker_is_killed_where_there_are_no_groups(monkeypatch: pytest.Monkey
     wait_for_the_end(pid)
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills as POSIX does")
-def test_workers_end_with_a_parent_that_was_killed(inputs: Arrays, tmp_path: Path) -> None:
-    """The pipe that they block on ends with it."""
-    write_inputs(tmp_path / "inputs.npz", inputs)
-    waits = """
-import os, sys
-from hrm_runtime.turns import Opened, answer
-answer(lambda: lambda: Opened(lambda *arrays: None), sys.argv[1], "")
-"""
-    parent = f"""
-import json, os, sys
+KILLED = pytest.mark.parametrize("killed_by", ["SIGKILL", "SIGTERM"])
+POSIX = pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills as POSIX does")
+
+PARENT = """
+import json, sys, time
 from hrm_runtime.turns import Worker
-workers = [Worker("-c", {waits!r}, sys.argv[1]) for _ in range(2)]
-for worker in workers:
-    worker.listen()
-print(json.dumps([worker._process.pid for worker in workers]), flush=True)
-sys.stdin.read()
+workers = [Worker("-c", program, sys.argv[1]) for program in sys.argv[2:]]
+print(json.dumps([worker.listen()["pids"] for worker in workers]), flush=True)
+time.sleep(1000)
 """
-    with Worker("-c", parent, str(tmp_path / "inputs.npz")) as killed:
-        pids: Any = killed.listen()
+
+WAITING = """
+import os, sys
+from hrm_runtime.turns import Opened, answer, say
+answers = os.fdopen(os.dup(1), "w")
+def load():
+    say(answers, pids=[os.getpid()])
+    return Opened(lambda *arrays: None)
+answer(lambda: load, sys.argv[1], "")
+"""
+
+BUSY = """
+import itertools, os, subprocess, sys
+from hrm_runtime.turns import Opened, answer, say
+answers = os.fdopen(os.dup(1), "w")
+def load():
+    reads = "import sys, time; sys.stdin.read(); time.sleep(1000)"
+    child = subprocess.Popen([sys.executable, "-c", reads])
+    say(answers, pids=[os.getpid(), child.pid])
+    return Opened(lambda *arrays: [None for _ in itertools.count() if False])  # for ever
+answer(lambda: load, sys.argv[1], "")
+"""
+
+
+@POSIX
+@KILLED
+def test_workers_end_with_a_parent_that_was_killed_whatever_they_are_doing(
+    killed_by: str, inputs: Arrays, tmp_path: Path
+) -> None:
+    """And so does what they have started, though it holds all that they could hand on."""
+    write_inputs(tmp_path / "inputs.npz", inputs)
+    programs = [WAITING, BUSY, BUSY]
+    with Worker("-c", PARENT, str(tmp_path / "inputs.npz"), *programs) as parent:
+        waiting, *busy = told = cast("list[list[int]]", parent.listen())
+        assert [len(pids) for pids in told] == [1, 2, 2]
+        pids = [*waiting, *chain(*busy)]
         assert all(map(is_running, pids))
-        os.kill(killed._process.pid, signal.SIGKILL)
+        os.kill(parent._process.pid, getattr(signal, killed_by))
         for pid in pids:
             wait_for_the_end(pid)
+
+
+@POSIX
+def test_a_process_ends_with_its_lifeline() -> None:
+    program = """
+import sys, time
+from hrm_runtime.turns import end_with_parent
+orders = end_with_parent()
+assert sys.stdin.read() == ""  # nothing is left for others to read
+print("ready", flush=True)
+time.sleep(1000)
+"""
+    with lifeline() as stdin:
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert process.poll() is None
+    assert process.wait(DEADLINE_S) == 1  # it leads no group that it could kill
+    process.stdout.close()
+
+
+def test_a_process_with_a_lifeline_ends_by_itself_too() -> None:
+    program = "from hrm_runtime.turns import end_with_parent; end_with_parent(); print('done')"
+    with lifeline() as stdin:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdin=stdin, capture_output=True, check=True
+        )
+    assert (done.stdout, done.stderr) == (b"done\n", b"")
+
+
+@pytest.mark.parametrize("groups", [True, False], ids=["with groups", "without"])
+def test_orders_come_as_they_are_given_and_then_the_end(
+    groups: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[tuple[int, int]] = []
+    ended: SimpleQueue[int] = SimpleQueue()
+    if groups:
+        monkeypatch.setattr(os, "killpg", lambda *given: killed.append(given), raising=False)
+    else:
+        monkeypatch.delattr(os, "killpg", raising=False)
+    monkeypatch.setattr(os, "_exit", ended.put)
+    read, write = os.pipe()
+    own = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        orders = end_with_parent()
+        os.write(write, b"one\n")
+        assert next(orders) == "one\n"
+        os.write(write, b"two\nthr")
+        assert next(orders) == "two\n"
+        assert os.read(0, 1) == b""
+        assert ended.empty()
+        os.close(write)
+        assert ended.get(timeout=DEADLINE_S) == 1
+        assert next(orders) == "thr"
+        assert killed == [(os.getpid(), signal.SIGKILL)] * groups
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+        os.close(read)

@@ -1,13 +1,20 @@
 """Where training runs: what is asked of Fabric, and that the host's process stays as it was."""
 
 import os
+import socket
+import subprocess
+import sys
+import threading
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from exactly import assert_equal
+from processes import DEADLINE_S, is_running, wait_for_the_end
 from torch import Tensor
 
 from hrm_train import devices
@@ -76,12 +83,15 @@ def test_processes_are_one_per_gpu_or_on_the_cpu_and_only_a_gpu_computes_in_less
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: dict[str, Any] = {}
+    tied: list[int] = []
+    monkeypatch.setattr(devices, "_end_together", tied.append)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     monkeypatch.setattr(devices, "Fabric", lambda **named: asked.update(named) or "opened")
     assert open_fabric(where, precision) == "opened"
     assert asked == dict(
         zip(("accelerator", "devices", "num_nodes", "strategy", "precision"), expected, strict=True)
     )
+    assert tied == [2] * (where.devices == 2)
 
 
 def test_one_process_on_the_cpu_is_this_one() -> None:
@@ -110,6 +120,82 @@ def test_the_first_process_is_the_one_numbered_zero_by_every_launcher(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() == first
+
+
+# none outlives the first
+
+LAUNCHES = """
+import os, sys, time
+from hrm_train.devices import Where, open_fabric
+fabric = open_fabric(Where("cpu", devices=2))
+print(os.getpid(), flush=True)
+time.sleep(1000 * fabric.local_rank)
+fabric.launch()
+print("launched", flush=True)
+time.sleep(1000)
+"""
+"""The second process never comes to where the first waits for it."""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills as POSIX does")
+def test_processes_end_with_the_first_one(tmp_path: Path) -> None:
+    (tmp_path / "launches.py").write_text(LAUNCHES)
+    command = [sys.executable, str(tmp_path / "launches.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert int(first.stdout.readline()) == first.pid
+        second = int(first.stdout.readline())
+        assert is_running(second)
+        first.kill()
+        wait_for_the_end(second)
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> "SimpleQueue[int]":
+    """Exit codes with which this process, one of several, would have ended."""
+    codes: SimpleQueue[int] = SimpleQueue()
+    monkeypatch.setattr(os, "_exit", codes.put)
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "HRM_FIRST_PROCESS"):
+        monkeypatch.setenv(name, "1")  # and as it was afterwards
+        monkeypatch.delenv(name)
+    return codes
+
+
+def test_one_that_finds_its_first_process_gone_ends(
+    ended: "SimpleQueue[int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("HRM_FIRST_PROCESS", str(port))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    open_fabric(Where("cpu", devices=2))
+    assert ended.get(timeout=DEADLINE_S) == 1
+
+
+def test_one_that_is_connected_ends_when_the_connection_does(
+    ended: "SimpleQueue[int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        monkeypatch.setenv("HRM_FIRST_PROCESS", str(first.getsockname()[1]))
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        open_fabric(Where("cpu", devices=2))
+        connection, _ = first.accept()
+        assert ended.empty()
+        connection.close()
+        assert ended.get(timeout=DEADLINE_S) == 1
+
+
+def test_the_first_tells_where_it_is_found_and_what_others_launch_is_left_to_them(
+    ended: "SimpleQueue[int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    threads = threading.active_count()
+    open_fabric(Where("cpu", devices=2))
+    assert threading.active_count() == threads
+    monkeypatch.delenv("LOCAL_RANK")
+    open_fabric(Where("cpu", devices=2))
+    socket.create_connection(("127.0.0.1", int(os.environ["HRM_FIRST_PROCESS"]))).close()
+    assert ended.empty()
 
 
 # the host's process
