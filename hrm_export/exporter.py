@@ -24,6 +24,7 @@ from hrm_export.parity import lower_rungs, require, torch_run, twin_of, upper_ru
 from hrm_export.steps import OPSET
 from hrm_runtime.actions import Action
 from hrm_runtime.artifact import MOST_BYTES, load
+from hrm_runtime.bars import SkippedSeries
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import (
     CONTRACT,
@@ -63,12 +64,16 @@ MOST_WINDOWS: Final = 512
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished artifact: its folder, its id, what it promises, and how its graph was made."""
+    """A finished artifact: its folder, its id, what it promises, and how its graph was made.
+
+    `skipped` are the series of given bars that gave no windows.
+    """
 
     path: Path
     model_id: str
     contract: Contract
     changes: tuple[Change, ...]
+    skipped: tuple[SkippedSeries, ...]
 
     def __repr__(self) -> str:
         return f"Exported({self.path}, {brief(self.contract, self.model_id)})"
@@ -103,9 +108,8 @@ def export(
 
     Raises:
         CheckpointInvalid: the checkpoint is missing, damaged or of other dimensions.
-        BadBars, DataInvalid, SettingsInvalid: calibration or golden bars cannot be read, are too
-            few, or of names that the checkpoint does not know; or too few windows have a decision
-            that rounding cannot turn.
+        BadBars, DataInvalid: calibration or golden bars cannot be read, are too few, or no series
+            of them gives windows; or too few windows have a decision that rounding cannot turn.
         ExportRefused: `out` exists or cannot be written, the precision is none, a number is out of
             bounds, or there are no quantisers.
         PassFailed, LimitExceeded, ParityFailed: the graph is not what it should be.
@@ -124,7 +128,7 @@ def export(
     _require_new(destination)
     source = load_checkpoint(checkpoint)
     with computing_with(source.settings.threads):
-        model = _configured(source, precision, cycles, timesteps, calibration)
+        model, skipped = _configured(source, precision, cycles, timesteps, calibration)
 
         graphs: dict[str, bytes] = {}
         changes: tuple[Change, ...] = ()
@@ -142,7 +146,8 @@ def export(
         require(parity)
         candidates = source.windows
         if golden:
-            candidates = bars_windows(source, golden, MOST_WINDOWS)
+            candidates, left_out = bars_windows(source, golden, MOST_WINDOWS)
+            skipped = tuple(dict.fromkeys((*skipped, *left_out)))  # both may be of the same bars
             inputs = window_inputs(contract, candidates)
         twin = torch_run(twin_of(model, precision))
         vectors = make_golden(twin, served.run, contract, candidates, inputs)
@@ -150,7 +155,7 @@ def export(
     with _staging(destination) as folder:
         write_files(folder, replace(contract, parity=parity), graph, vectors)
         loaded = load(folder)
-    return Exported(destination, loaded.id, loaded.contract, changes)
+    return Exported(destination, loaded.id, loaded.contract, changes, skipped)
 
 
 def write_files(folder: Path, contract: Contract, graph: bytes, golden: Golden) -> None:
@@ -168,8 +173,9 @@ def _configured(
     cycles: int | None,
     timesteps: int | None,
     calibration: Bars,
-) -> HierarchicalReasoningModel:
-    """The network with the N, T and quantisers to be deployed."""
+) -> tuple[HierarchicalReasoningModel, tuple[SkippedSeries, ...]]:
+    """The network with the N, T and quantisers to be deployed; series that calibrated nothing."""
+    skipped: tuple[SkippedSeries, ...] = ()
     if calibration and (precision != "int8" or source.model.quantised):
         raise ExportRefused(
             f"calibration: expected for int8 of a checkpoint without quantisers only; this is "
@@ -191,10 +197,10 @@ def _configured(
                 "int8: expected a checkpoint trained with quantisers, found one without; train on "
                 "with --quantise --init-from, or give bars with --calibration"
             )
-        found = bars_windows(source, calibration, MOST_WINDOWS)
+        found, skipped = bars_windows(source, calibration, MOST_WINDOWS)
         contract = contract_of(source, model, "fp32", "")
         model.quantise(calibrate(model, *window_inputs(contract, found).arrays))
-    return model
+    return model, skipped
 
 
 def contract_of(

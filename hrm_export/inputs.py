@@ -8,13 +8,12 @@ from typing import Final
 import numpy as np
 
 from hrm_runtime.account import Account
-from hrm_runtime.bars import listed
-from hrm_runtime.contract import UNKNOWN, Contract, name_of
+from hrm_runtime.bars import SkippedSeries, listed
+from hrm_runtime.contract import Contract, name_of
 from hrm_runtime.features import rows
 from hrm_runtime.model import Floats, Ids, network_inputs
 from hrm_train.checkpoint import Checkpoint
-from hrm_train.errors import DataInvalid
-from hrm_train.prepared import Prepared, prepare
+from hrm_train.prepared import Prepared, prepare, skipped_of
 from hrm_train.windows import Windows, spread, windows
 
 HARD_WINDOWS: Final = 16
@@ -67,42 +66,34 @@ def window_inputs(contract: Contract, found: Windows) -> Inputs:
     return Inputs(features, account_vectors, instrument, timeframe, tuple(accounts))
 
 
-def bars_windows(source: Checkpoint, data: str | Path | Iterable[str | Path], most: int) -> Windows:
+def bars_windows(
+    source: Checkpoint, data: str | Path | Iterable[str | Path], most: int
+) -> tuple[Windows, tuple[SkippedSeries, ...]]:
     """Windows of bars files, spread over instruments, timeframes and sides; accounts are made up.
 
+    Returns:
+        them, and the series that gave none.
+
     Raises:
-        BadBars, DataInvalid, SettingsInvalid: the data cannot be read, or is of names that the
-            checkpoint does not decide for.
+        BadBars, DataInvalid: the data cannot be read, or no series gives any.
     """
-    paths = listed(data)
-    prepared = prepare(source.settings, paths, source.description.vocabulary)
-    embeddings = source.settings.network.embeddings
-    for kind, ids, allowed in (
-        ("instruments", prepared.sample_instrument, embeddings.allow_unknown_instruments),
-        ("timeframes", prepared.sample_timeframe, embeddings.allow_unknown_timeframes),
-    ):
-        if not allowed and not ids.all():
-            known = sorted(getattr(source.description.vocabulary, kind).keys() - {UNKNOWN})
-            raise DataInvalid(
-                f"{', '.join(map(str, paths))}: expected bars of {kind} that the checkpoint "
-                f"knows: {', '.join(known)}; found others"
-            )
-    return _windows(
-        source, prepared, spread(prepared, np.arange(len(prepared)), most, _seed(source))
-    )
+    prepared = prepare(source.settings, listed(data), source.description.vocabulary)
+    chosen = spread(prepared, np.arange(len(prepared)), most, _seed(source))
+    return _windows(source, prepared, chosen), skipped_of(prepared.manifest.series)
 
 
 def unseen_windows(
     source: Checkpoint, data: Iterable[str | Path], most: int
-) -> tuple[Windows, int]:
-    """As `bars_windows`, those later than what was trained on first; and how many those are."""
+) -> tuple[Windows, int, tuple[SkippedSeries, ...]]:
+    """As `bars_windows`, those later than what was trained on first; second, how many those are."""
     prepared = prepare(source.settings, data, source.description.vocabulary)
     later = prepared.sample_stamp >= source.description.boundary
     unseen, seen = (
         spread(prepared, np.flatnonzero(part), most, _seed(source)) for part in (later, ~later)
     )
     chosen = np.concatenate((unseen, seen))[:most]
-    return _windows(source, prepared, chosen), min(len(unseen), most)
+    found = _windows(source, prepared, chosen)
+    return found, min(len(unseen), most), skipped_of(prepared.manifest.series)
 
 
 def hard(inputs: Inputs) -> Inputs:

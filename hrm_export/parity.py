@@ -20,7 +20,7 @@ from hrm_export.errors import ParityFailed
 from hrm_export.gates import FLOAT, OF_PRECISION, QUANTISED, Gate
 from hrm_export.inputs import Inputs, hard, unseen_windows, window_inputs
 from hrm_runtime.artifact import load
-from hrm_runtime.bars import counted
+from hrm_runtime.bars import SkippedSeries, counted
 from hrm_runtime.contract import INPUTS, MODEL, OUTPUTS, Contract, Growth, Precision, Stage
 from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.session import Session
@@ -51,11 +51,15 @@ _RUNG_WINDOWS: Final = 64
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every stage over `windows` windows, `unseen` of them later than all training labels."""
+    """Every stage over `windows` windows, `unseen` of them later than all training labels.
+
+    `skipped` are the series that gave none.
+    """
 
     windows: int
     unseen: int
     stages: tuple[Stage, ...]
+    skipped: tuple[SkippedSeries, ...]
 
     def __repr__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
@@ -89,11 +93,11 @@ def check_parity(
     _require_same_network(model.contract, source)
     reference = as_deployed(source.model, model.contract)
     graph = (Path(artifact) / MODEL).read_bytes()
-    found, unseen = unseen_windows(source, data, windows_wanted)
+    found, unseen, skipped = unseen_windows(source, data, windows_wanted)
     inputs = window_inputs(model.contract, found)
     with computing_with(source.settings.threads):
         stages = upper_rungs(reference, model, graph, inputs, source.description.quantised)
-    return ParityReport(windows=len(inputs), unseen=unseen, stages=stages)
+    return ParityReport(windows=len(inputs), unseen=unseen, stages=stages, skipped=skipped)
 
 
 def as_deployed(

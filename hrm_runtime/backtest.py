@@ -7,7 +7,7 @@ how far chance alone may have moved it.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -17,12 +17,18 @@ import numpy as np
 
 from hrm_runtime.account import Account
 from hrm_runtime.actions import Action, Side
-from hrm_runtime.bars import Bars, Floats, Integers, counted, moment
+from hrm_runtime.bars import Bars, Floats, Integers, SkippedSeries, counted, moment, none_left
 from hrm_runtime.book import Book, Exit, Trade
 from hrm_runtime.bootstrap import LEAST_BLOCKS, interval
 from hrm_runtime.contract import LATEST_MOMENT, Contract, Features
 from hrm_runtime.decision import Decision, Reason
-from hrm_runtime.errors import BadBars, BadInput, TooFewBars
+from hrm_runtime.errors import (
+    BadInput,
+    NothingToDecide,
+    TooFewBars,
+    UnknownInstrument,
+    UnknownTimeframe,
+)
 from hrm_runtime.features import Row, rows
 from hrm_runtime.model import Model
 
@@ -143,7 +149,7 @@ def backtest(
         on_progress: called with the number of decisions made so far.
 
     Raises:
-        TooFewBars, BadBars, UnknownInstrument, UnknownTimeframe: as `decision_bars`.
+        NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars`.
         BadAccount: `capital` is not a finite number above 0.
         InferenceFailed: onnxruntime failed.
     """
@@ -189,6 +195,76 @@ def backtest(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Backtests:
+    """Several series walked through, and those that could not be; at least one could."""
+
+    done: tuple[Backtest, ...]
+    skipped: tuple[SkippedSeries, ...]
+
+
+def backtests(
+    model: Model,
+    series: Mapping[tuple[str, str], Bars],
+    *,
+    capital: float = CAPITAL,
+    since: int | None = None,
+    trailing: bool = True,
+    host_fills: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Backtests:
+    """`backtest` of every series in which there is something to decide on; others are named.
+
+    Args:
+        series: by (instrument, timeframe).
+        on_progress: called with the decisions made so far, and those to be made.
+        Others: as `backtest`.
+
+    Raises:
+        NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars` of the only series.
+        NothingToDecide: of several, none is left; it names each with its reason.
+        Others: as `backtest`.
+    """
+    steps: dict[tuple[str, str], int] = {}
+    skipped = []
+    for (name, timeframe), bars in series.items():
+        try:
+            deciding = decision_bars(
+                model.contract, bars, instrument=name, timeframe=timeframe, since=since
+            )
+        except (NothingToDecide, UnknownInstrument, UnknownTimeframe) as error:
+            if len(series) == 1:
+                raise
+            reason = str(error).removeprefix(f"{name}_{timeframe}: ")
+            skipped.append(SkippedSeries(name, timeframe, reason))
+        else:
+            steps[name, timeframe] = len(deciding)
+    if not steps:
+        raise NothingToDecide(none_left(skipped))
+    done: list[Backtest] = []
+    total, before = sum(steps.values()), 0
+    for (name, timeframe), count in steps.items():
+
+        def on_decision(made: int, before: int = before) -> None:
+            on_progress(before + made, total)
+
+        done.append(
+            backtest(
+                model,
+                series[name, timeframe],
+                instrument=name,
+                timeframe=timeframe,
+                capital=capital,
+                since=since,
+                trailing=trailing,
+                host_fills=host_fills,
+                on_progress=on_decision,
+            )
+        )
+        before += count
+    return Backtests(tuple(done), tuple(skipped))
+
+
 def decision_bars(
     contract: Contract, bars: Bars, *, instrument: str, timeframe: str, since: int | None = None
 ) -> range:
@@ -201,7 +277,7 @@ def decision_bars(
     Raises:
         UnknownInstrument, UnknownTimeframe: where the contract does not allow them.
         TooFewBars: no bar has its history and a bar after it.
-        BadBars: none of those opens at or after `since`.
+        NothingToDecide: none of those opens at or after `since`, or the price never moves.
         BadInput: `since` is not a moment in epoch seconds.
     """
     contract.instrument(instrument)
@@ -218,11 +294,16 @@ def decision_bars(
     wanted = trained_until if since is None else since
     first = max(needed - 1, int(np.searchsorted(bars.datetime, wanted)))
     if first >= len(bars) - 1:
-        raise BadBars(
+        raise NothingToDecide(
             f"{name}: expected at least two bars from {moment(wanted)} on, found the last of "
             f"{len(bars)} at {moment(int(bars.datetime[-1]))}; the weights were trained on what "
             f"was known before {moment(trained_until)}: give later bars, or an earlier `since` to "
             "look at what they have seen"
+        )
+    walked = bars[first + 1 - needed :]
+    if walked.low.min() == walked.high.max():
+        raise NothingToDecide(
+            f"{name}: expected a price that moves, found {walked.low[0]:g} always"
         )
     return range(first, len(bars) - 1)
 

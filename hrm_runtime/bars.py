@@ -326,6 +326,24 @@ def read_series(
     return {name: read_bars(file, readers) for name, file in files.items()}
 
 
+@dataclass(frozen=True)
+class SkippedSeries:
+    """A series, of several, that nothing could be done with, and why."""
+
+    instrument: str
+    timeframe: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.instrument}_{self.timeframe}: {self.reason}"
+
+
+def none_left(skipped: Iterable[SkippedSeries]) -> str:
+    """What to tell where every series was skipped."""
+    named = "; ".join(map(str, skipped))
+    return f"expected at least one series that something can be done with, found none: {named}"
+
+
 def moment(stamp: int) -> str:
     """Epoch seconds, to be read."""
     return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"

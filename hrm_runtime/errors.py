@@ -9,7 +9,8 @@
     │   └── SelfTestFailed      the golden vectors do not replay on this machine
     ├── BadInput                the caller's bug: mend the call, nothing was decided
     │   ├── BadBars
-    │   │   └── TooFewBars
+    │   │   └── NothingToDecide sound bars: motionless, all too early or too few
+    │   │       └── TooFewBars
     │   ├── BadAccount
     │   ├── BadFeatures
     │   ├── JournalUnreadable
@@ -35,6 +36,7 @@ __all__ = [
     "HrmError",
     "InferenceFailed",
     "JournalUnreadable",
+    "NothingToDecide",
     "SelfTestFailed",
     "TooFewBars",
     "UnknownInstrument",
@@ -80,7 +82,11 @@ class BadBars(BadInput):
     """Bars that are conflicting, impossible, or not readable as bars."""
 
 
-class TooFewBars(BadBars):
+class NothingToDecide(BadBars):
+    """Bars that are sound and give nothing to decide on: they never move, or are all too early."""
+
+
+class TooFewBars(NothingToDecide):
     """Not enough history for one feature row or one window."""
 
 

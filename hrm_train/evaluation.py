@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrm_runtime.bars import Integers, listed, moment
+import numpy as np
+
+from hrm_runtime.bars import Integers, SkippedSeries, listed, moment
 from hrm_train.checkpoint import fold_name, folds_in, load_checkpoint
 from hrm_train.devices import Device, computing_with, kind_of
 from hrm_train.errors import CheckpointInvalid, DataInvalid
@@ -16,7 +18,7 @@ from hrm_train.judgement import (
     judgement,
     pooled_answers,
 )
-from hrm_train.prepared import Prepared, load_or_prepare
+from hrm_train.prepared import Prepared, load_or_prepare, skipped_of
 from hrm_train.settings import Settings
 from hrm_train.split import judged_samples
 from hrm_train.vocabulary import Vocabulary
@@ -26,11 +28,13 @@ from hrm_train.vocabulary import Vocabulary
 class Evaluation:
     """Every checkpoint judged on its own samples, and all of their answers taken together.
 
-    The pooled judgement has the baselines that every fold has.
+    The pooled judgement has the baselines that every fold has. `skipped` are the series that judged
+    nothing.
     """
 
     folds: tuple[FoldJudgement, ...]
     pooled: Judgement
+    skipped: tuple[SkippedSeries, ...]
 
 
 def evaluate(
@@ -55,7 +59,7 @@ def evaluate(
             incomplete or of several trainings.
         DataInvalid: nothing to judge a checkpoint on, or prepared tensors of names that it does
             not know.
-        BadBars, SettingsInvalid: as `hrm_train.prepare`.
+        BadBars: as `hrm_train.prepare`.
         DeviceMissing: a GPU was asked for and there is none.
     """
     where = kind_of(device)  # before any work
@@ -78,7 +82,28 @@ def evaluate(
             answered.append(answers)
     most = first.settings.training.max_segments
     pooled = judgement(prepared, pooled_answers(answered), most)
-    return Evaluation(folds=tuple(judged), pooled=pooled)
+    since = min(fold.judged_from for fold in judged)
+    return Evaluation(
+        folds=tuple(judged),
+        pooled=pooled,
+        skipped=(
+            *skipped_of(prepared.manifest.series),
+            *_without_samples(prepared, np.concatenate(asked), since),
+        ),
+    )
+
+
+def _without_samples(prepared: Prepared, asked: Integers, since: int) -> tuple[SkippedSeries, ...]:
+    """The series that have samples, but none of those that judge."""
+    found, start = [], 0  # samples lie in the order of their series
+    for one in prepared.manifest.series:
+        stop = start + one.samples
+        if one.samples and not ((asked >= start) & (asked < stop)).any():
+            last = moment(int(prepared.sample_stamp[start:stop].max()))
+            reason = f"no sample that judges, from {moment(since)} on; its last is of {last}"
+            found.append(SkippedSeries(one.instrument, one.timeframe, reason))
+        start = stop
+    return tuple(found)
 
 
 def candidates(folder: str | Path) -> list[Candidate]:
@@ -123,7 +148,7 @@ def load_known(
     Raises:
         DataInvalid: prepared tensors of names that `vocabulary` lacks or has other facts of, or as
             `load_or_prepare`.
-        BadBars, SettingsInvalid: as `prepare`.
+        BadBars: as `prepare`.
     """
     paths = listed(data)
     prepared = load_or_prepare(settings, paths, vocabulary)

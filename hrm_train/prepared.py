@@ -21,12 +21,21 @@ from safetensors.numpy import save
 
 from hrm_runtime.account import vector
 from hrm_runtime.actions import Side
-from hrm_runtime.bars import PRICES, Bars, counted, listed, read_series, series_files
+from hrm_runtime.bars import (
+    PRICES,
+    Bars,
+    SkippedSeries,
+    counted,
+    listed,
+    none_left,
+    read_series,
+    series_files,
+)
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import Instrument, Timeframe, Trading
 from hrm_runtime.schema import SchemaMismatch, build
 from hrm_train.accounts import accounts
-from hrm_train.errors import DataInvalid
+from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
 from hrm_train.parquet import READERS
 from hrm_train.settings import Settings
@@ -60,6 +69,15 @@ class Series:
     disordered: int
     samples: int
     skipped: str | None
+
+
+def skipped_of(series: Iterable[Series]) -> tuple[SkippedSeries, ...]:
+    """Those of which nothing was made, and why."""
+    return tuple(
+        SkippedSeries(one.instrument, one.timeframe, one.skipped)
+        for one in series
+        if one.skipped is not None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +300,11 @@ def prepare(
     vocabulary: Vocabulary | None = None,
     known: Vocabulary | None = None,
 ) -> Prepared:
-    """Read bars files and make training tensors of every series that is long enough.
+    """Read bars files and make training tensors of every series that has samples.
+
+    The manifest names those that have none and were skipped: too short or motionless, of a
+    timeframe whose seconds are not declared, or of a name that `vocabulary` lacks where the network
+    does not decide for unknown ones.
 
     Args:
         settings: what to make.
@@ -292,10 +314,9 @@ def prepare(
 
     Raises:
         BadBars: a file cannot be read as bars.
-        DataInvalid: a file's bars are not of its timeframe, no series is long enough, or there are
+        DataInvalid: a file's bars are not of its timeframe, every series was skipped, or there are
             more names than the embedding tables have rows.
-        SettingsInvalid: a timeframe's seconds are not declared, or as `require_names`, before a
-            file is read.
+        SettingsInvalid: as `require_names`, before a file is read.
     """
     paths = listed(paths)
     if vocabulary is None:
@@ -309,14 +330,19 @@ def prepare_series(
     vocabulary: Vocabulary | None = None,
 ) -> Prepared:
     """`prepare` of bars already read, by (instrument, timeframe)."""
-    candidates = vocabulary or Vocabulary.of(settings, series)
+    undeclared = _undeclared(settings, vocabulary, series)
+    candidates = vocabulary or Vocabulary.of(settings, series.keys() - undeclared.keys())
     parts: dict[tuple[str, str], dict[str, Any]] = {}
     reports: list[Series] = []
     bars_before = rows_before = 0
     for (name, timeframe_name), bars in series.items():
-        timeframe = candidates.timeframe(settings, timeframe_name)
-        _require_spacing(f"{name}_{timeframe_name}", bars, timeframe.seconds)
-        arrays, skipped = _samples(settings, bars, name, candidates.instrument(name), timeframe)
+        arrays, skipped = None, undeclared.get((name, timeframe_name))
+        if skipped is None:
+            timeframe = candidates.timeframe(settings, timeframe_name)
+            _require_spacing(f"{name}_{timeframe_name}", bars, timeframe.seconds)
+            skipped = candidates.refusal(settings.network.embeddings, name, timeframe_name)
+        if skipped is None:
+            arrays, skipped = _samples(settings, bars, name, candidates.instrument(name), timeframe)
         if arrays is not None:
             arrays["row_bar"] += bars_before
             arrays["sample_row"] += rows_before
@@ -335,8 +361,7 @@ def prepare_series(
             )
         )
     if not parts:
-        names = "; ".join(f"{s.instrument}_{s.timeframe}: {s.skipped}" for s in reports)
-        raise DataInvalid(f"expected at least one series long enough, found none: {names}")
+        raise DataInvalid(none_left(skipped_of(reports)))
     # a name of which every series was skipped stays unknown
     vocabulary = vocabulary or Vocabulary.of(settings, parts)
     for (name, timeframe_name), arrays in parts.items():
@@ -380,6 +405,20 @@ def load_or_prepare(
         series = prepared.manifest.series
         require_names(settings, [(one.instrument, one.timeframe) for one in series], known)
     return prepared
+
+
+def _undeclared(
+    settings: Settings, vocabulary: Vocabulary | None, series: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """The series of which nobody says how long a bar is, and what to do about it."""
+    found = {}
+    for name, timeframe in series:
+        if vocabulary is None or timeframe not in vocabulary.timeframes:
+            try:
+                settings.seconds(timeframe)
+            except SettingsInvalid as error:
+                found[name, timeframe] = str(error)
+    return found
 
 
 def trading_rules(settings: Settings) -> Trading:

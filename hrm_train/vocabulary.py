@@ -72,6 +72,19 @@ class Vocabulary:
             if count > most:
                 raise DataInvalid(f"embeddings.{name}: expected at least {count}, was {most}")
 
+    def refusal(self, embeddings: Embeddings, instrument: str, timeframe: str) -> str | None:
+        """Why a network of these settings decides nothing for such names; None where it does."""
+        for kind, name, known, allowed in (
+            ("instrument", instrument, self.instruments, embeddings.allow_unknown_instruments),
+            ("timeframe", timeframe, self.timeframes, embeddings.allow_unknown_timeframes),
+        ):
+            if name not in known and not allowed:
+                return (
+                    f"{kind}: expected one of {', '.join(sorted(known.keys() - {UNKNOWN}))}, found "
+                    f"{name!r}, which the checkpoint does not know, nor does it allow unknown ones"
+                )
+        return None
+
     def instrument(self, name: str) -> Instrument:
         """The facts of `name`, those of `unknown` where it is not in the vocabulary."""
         return self.instruments.get(name, self.instruments[UNKNOWN])

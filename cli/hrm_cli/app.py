@@ -201,15 +201,17 @@ def prepare(
     """Turn bars into training tensors, once."""
     from hrm_train import load_settings
     from hrm_train import prepare as make
-    from hrm_train.prepared import require_new_file
+    from hrm_train.prepared import require_new_file, skipped_of
 
     require_new_file(out)
     prepared = make(load_settings(settings), data)
     prepared.save(out)
+    series = prepared.manifest.series
     if as_json:
-        _print_json({"samples": len(prepared), "series": prepared.manifest.series})
+        _print_json({"samples": len(prepared), "series": series, "skipped": skipped_of(series)})
     else:
-        show.series(prepared.manifest.series)
+        show.series(series)
+        show.skipped(skipped_of(series))
         show.note(f"wrote {len(prepared):,} samples to {out}")
 
 
@@ -252,6 +254,7 @@ def train(
     from hrm_train import load_settings
     from hrm_train import train as fit
     from hrm_train.devices import Where, is_first_process
+    from hrm_train.prepared import skipped_of
     from hrm_train.tensorboard import tensorboard as board
     from hrm_train.trainer import train_folds
 
@@ -276,16 +279,20 @@ def train(
             trained = [fit(read, data, out, on_progress, **how)]
         else:
             trained = [*train_folds(read, data, out, folds, on_progress, **how)]
+    series = trained[0].description.series
+    skipped = skipped_of(series)
     if as_json:
         reports = [
             {"best_epoch": one.description.best_epoch, "epochs": one.description.epochs}
             for one in trained
         ]
-        _print_json(reports[0] if folds is None else {"folds": reports})
+        report = reports[0] if folds is None else {"folds": reports}
+        _print_json({**report, "skipped": skipped})
     else:
-        show.series(trained[0].description.series)
+        show.series(series)
         for one in trained:
             show.epochs(one.description.epochs, one.description.best_epoch)
+        show.skipped(skipped)
         show.note(f"wrote {out}")
 
 
@@ -310,6 +317,7 @@ def evaluate(
         _print_json(asdict(found))
     else:
         judgement.evaluation(found)
+        show.skipped(found.skipped)
 
 
 @app.command()
@@ -357,10 +365,12 @@ def export(
             max_megabytes=max_megabytes,
         )
     if as_json:
-        _print_json({"path": str(exported.path), "model_id": exported.model_id})
+        made = {"path": str(exported.path), "model_id": exported.model_id}
+        _print_json({**made, "skipped": exported.skipped})
     else:
         show.changes(exported.changes)
         show.parity(exported.contract.parity)
+        show.skipped(exported.skipped)
         show.note(f"wrote {exported.path}\nid {exported.model_id}")
 
 
@@ -386,6 +396,7 @@ def parity(
         _print_json({"passed": report.passed, **asdict(report)})
     else:
         show.parity(report.stages)
+        show.skipped(report.skipped)
     if not report.passed:
         raise typer.Exit(GATE_FAILED)
 
@@ -495,39 +506,31 @@ def backtest(
     """Walk through past bars as a live process would have, and account for every trade."""
     from hrm_cli import draw, report
     from hrm_runtime import load
-    from hrm_runtime.backtest import backtest as walk
-    from hrm_runtime.backtest import decision_bars
+    from hrm_runtime.backtest import backtests
 
     if picture is not None:
         draw.require_picture(picture)
     moment = None if since is None else int(since.replace(tzinfo=UTC).timestamp())
     model = load(artifact)
     series = read_series(data, readers(), instrument=instrument, timeframe=timeframe)
-    steps = [
-        len(decision_bars(model.contract, bars, instrument=name, timeframe=frame, since=moment))
-        for (name, frame), bars in series.items()
-    ]
-    with show.counting("deciding", sum(steps)) as advance:
-        done = [
-            walk(
-                model,
-                bars,
-                instrument=name,
-                timeframe=frame,
-                capital=capital,
-                since=moment,
-                trailing=not fixed_exits,
-                host_fills=host_fills,
-                on_progress=lambda _: advance(),
-            )
-            for (name, frame), bars in series.items()
-        ]
+    with show.advancing("deciding") as on_progress:
+        found = backtests(
+            model,
+            series,
+            capital=capital,
+            since=moment,
+            trailing=not fixed_exits,
+            host_fills=host_fills,
+            on_progress=on_progress,
+        )
     if as_json:
-        _print_json({"series": [report.backtest_fields(one) for one in done]})
+        fields = [report.backtest_fields(one) for one in found.done]
+        _print_json({"series": fields, "skipped": found.skipped})
     else:
-        report.backtests(done)
+        report.backtests(found.done)
+        show.skipped(found.skipped)
     if picture is not None:
-        draw.backtests(done, picture)
+        draw.backtests(found.done, picture)
         show.note(f"wrote {picture}")
 
 

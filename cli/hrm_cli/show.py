@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
-from hrm_runtime.bars import moment
+from hrm_runtime.bars import SkippedSeries, moment
 from hrm_runtime.contract import Stage
 
 if TYPE_CHECKING:
@@ -86,23 +86,10 @@ def working(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def counting(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal, a line elsewhere; what it yields is called at each step."""
-    with _bar(text, f"{text}, {total:,} of them", total) as (progress, task):
-        yield lambda: progress.advance(task)
-
-
-@contextmanager
 def advancing(text: str) -> Iterator[Callable[[int, int], None]]:
-    """As `counting`, where the steps are told while they are made: those done, and all."""
-    with _bar(text, text, None) as (progress, task):
-        yield lambda done, of: progress.update(task, completed=done, total=of)
-
-
-@contextmanager
-def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on a terminal, a line elsewhere; it is told the steps done, and all."""
     if not err.is_terminal:
-        note(line)
+        note(text)
     columns = (
         TextColumn(text),
         BarColumn(),
@@ -110,7 +97,8 @@ def _bar(text: str, line: str, total: int | None) -> Iterator[tuple[Progress, Ta
         TimeRemainingColumn(table_column=WHOLE),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        yield progress, progress.add_task(text, total=total)
+        task = progress.add_task(text, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 @contextmanager
@@ -251,6 +239,12 @@ def series(found: "Sequence[Series]") -> None:
             f"skipped: {one.skipped}" if one.skipped else f"{one.samples:,}",
         )
     out.print(table)
+
+
+def skipped(found: Sequence[SkippedSeries]) -> None:
+    """The series of the given bars that nothing could be done with, and why: last of all."""
+    for one in found:
+        out.print(f"skipped {one}", highlight=False, markup=False, soft_wrap=True)
 
 
 def epochs(done: "Sequence[Epoch]", best: int) -> None:

@@ -111,6 +111,53 @@ def test_prepare_shows_a_table_and_names_what_it_skipped(
     assert "skipped: 50 bars, 212 needed" in result.stdout
 
 
+@pytest.fixture
+def mixed_folder(bars_folder: Path, tmp_path: Path) -> Path:
+    """`bars_folder`, and beside it series that nothing can be done with."""
+    folder = Path(shutil.copytree(bars_folder, tmp_path / "mixed"))
+    write_csv(random_bars(50), folder / "Short_5.csv")
+    write_csv(random_bars(300), folder / "Alpha_weekly.csv")
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate", "parity", "export"])
+def test_every_verb_goes_on_without_the_series_it_can_do_nothing_with_and_names_them_last(
+    verb: str,
+    mixed_folder: Path,
+    settings: Path,
+    checkpoint_folder: Path,
+    artifact_folder: Path,
+    tmp_path: Path,
+) -> None:
+    data = ("--data", mixed_folder)
+    given: dict[str, tuple[object, ...]] = {
+        "prepare": (settings, *data, "--out", tmp_path / "{}.safetensors"),
+        "train": (settings, *data, "--out", tmp_path / "{}"),
+        "evaluate": (checkpoint_folder, *data),
+        "parity": (artifact_folder, "--checkpoint", checkpoint_folder, *data, "--windows", 64),
+        "export": (
+            *(checkpoint_folder, "--out", tmp_path / "{}", "--precision", "int8"),
+            *("--golden", mixed_folder, "--calibration", mixed_folder),
+        ),
+    }
+    said = answer(verb, *(str(one).format("json") for one in given[verb]))
+    assert {(one["instrument"], one["timeframe"]) for one in said["skipped"]} == {
+        ("Alpha", "weekly"),
+        ("Short", "5"),
+    }
+    assert all(one.keys() == {"instrument", "timeframe", "reason"} for one in said["skipped"])
+    result = hrm(verb, *(str(one).format("table") for one in given[verb]))
+    assert result.exit_code == DONE, result.output
+    assert result.stdout.splitlines()[-2:] == [
+        f"skipped {one['instrument']}_{one['timeframe']}: {one['reason']}"
+        for one in said["skipped"]
+    ]
+    reasons = {one["instrument"]: one["reason"] for one in said["skipped"]}
+    assert reasons["Alpha"].startswith("timeframe")
+    known = verb in {"prepare", "train"}
+    assert reasons["Short"] == "50 bars, 212 needed" if known else "'Short'" in reasons["Short"]
+
+
 @pytest.mark.parametrize("package", ["talib", "onnxruntime"])
 def test_training_from_tensors_needs_no_serving_library(
     package: str, settings: Path, bars_folder: Path, tmp_path: Path

@@ -81,7 +81,7 @@ def fold(found: Judgement = BOTH, **changes: Any) -> FoldJudgement:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *folds: FoldJudgement) -> str:
-    judgement.evaluation(Evaluation(folds=folds, pooled=BOTH))
+    judgement.evaluation(Evaluation(folds=folds, pooled=BOTH, skipped=()))
     return capsys.readouterr().out
 
 

@@ -81,7 +81,8 @@ def test_backtest_prints_the_fields_of_every_series(data: Path, model: Model) ->
         backtest(model, ALPHA, **ON),
         backtest(model, BETA, instrument="Beta", timeframe="15"),
     ]
-    assert said == {"series": [json.loads(json.dumps(fields(one))) for one in ours]}
+    series = [json.loads(json.dumps(fields(one))) for one in ours]
+    assert said == {"series": series, "skipped": []}
 
 
 def fields(one: Backtest) -> dict[str, Any]:
@@ -170,22 +171,7 @@ def test_backtest_shows_a_line_per_series_and_what_it_is_not(data: Path, walked:
     ):
         assert expected in said
     assert "n sample" not in said
-    decisions = len(walked.equity) - 1 + len(backtest_of_beta(load(ARTIFACT)).equity) - 1
-    assert f"deciding, {decisions} of them" in result.stderr
-
-
-def backtest_of_beta(model: Model) -> Backtest:
-    return backtest(model, BETA, instrument="Beta", timeframe="15")
-
-
-def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "err", show.Console(stderr=True, force_terminal=True, record=True))
-    with show.counting("deciding", 3) as advance:
-        for _ in range(3):
-            advance()
-    text = show.err.export_text()
-    assert "3/3" in text
-    assert "of them" not in text
+    assert result.stderr == "deciding\n"
 
 
 def test_what_a_reader_must_know_is_said_below(
@@ -272,15 +258,64 @@ def test_an_interval_is_written_with_its_signs(walked: Backtest) -> None:
     )
 
 
-def test_a_series_without_bars_after_training_is_named_before_any_is_walked(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_is_walked_but_for_what_cannot_be_which_is_named_last(
+    data: Path, tmp_path: Path
 ) -> None:
     write_csv(ALPHA[:230], tmp_path / "Beta_5.csv")
+    write_csv(BETA, tmp_path / "Gamma_15.csv")
+    reasons = {
+        ("Beta", "5"): "expected at least two bars from 2023-11-21 13:55 UTC on, found the last of",
+        ("Gamma", "15"): "instrument: expected one of Alpha, Beta; found 'Gamma', which this",
+    }
+    given = ("backtest", ARTIFACT, "--data", data, "--data", tmp_path)
+    said = answer(*given)
+    assert said["series"] == answer("backtest", ARTIFACT, "--data", data)["series"]
+    assert [(one["instrument"], one["timeframe"]) for one in said["skipped"]] == [*reasons]
+    for one, reason in zip(said["skipped"], reasons.values(), strict=True):
+        assert one.keys() == {"instrument", "timeframe", "reason"}
+        assert one["reason"].startswith(reason)
+    result = hrm(*given)
+    assert result.exit_code == DONE
+    assert result.stdout.splitlines()[-2:] == [
+        f"skipped {one['instrument']}_{one['timeframe']}: {one['reason']}"
+        for one in said["skipped"]
+    ]
+
+
+def test_the_only_file_is_refused_where_it_cannot_be_walked_and_so_are_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hrm_runtime.backtest.backtest", None)
+    write_csv(ALPHA[:230], tmp_path / "Beta_5.csv")
+    for given in (tmp_path / "Beta_5.csv", tmp_path):
+        result = hrm("backtest", ARTIFACT, "--data", given)
+        assert (result.exit_code, result.stdout) == (BAD_INPUT, "")
+        assert "Beta_5: expected at least two bars from 2023-11-21 13:55 UTC" in result.stderr
+    write_csv(BETA, tmp_path / "Gamma_15.csv")
+    result = hrm("backtest", ARTIFACT, "--data", tmp_path)
+    assert (result.exit_code, result.stdout) == (BAD_INPUT, "")
+    assert "found none: Beta_5: expected at least two bars" in result.stderr
+    assert "; Gamma_15: instrument: expected one of Alpha, Beta; found 'Gamma'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("Beta_5.csv", "hello", "missing datetime"),
+        ("Beta.csv", "datetime", "expected a file named SYMBOL_TIMEFRAME.csv"),
+        ("Alpha_5.csv", "datetime", "expected one file per series"),
+        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,1,1\n0,2,2,2,2\n", "one bar per stamp"),
+        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,2,1\n", "expected low <= open"),
+    ],
+    ids=["unreadable", "misnamed", "twice", "conflicting", "impossible"],
+)
+def test_a_file_that_is_wrong_is_not_skipped(
+    name: str, content: str, message: str, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
     result = hrm("backtest", ARTIFACT, "--data", data, "--data", tmp_path)
-    assert result.exit_code == BAD_INPUT
-    assert result.stdout == ""
-    assert "Beta_5: expected at least two bars from 2023-11-21 13:55 UTC on" in result.stderr
+    assert (result.exit_code, result.stdout) == (BAD_INPUT, "")
+    assert message in result.stderr
 
 
 def test_since_is_a_day(data: Path) -> None:

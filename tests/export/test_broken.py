@@ -88,7 +88,7 @@ def write(checkpoint: Path, precision: Precision, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def calibration(even: Checkpoint, bars_folder: Path) -> Windows:
-    return bars_windows(even, [bars_folder], MOST_WINDOWS)
+    return bars_windows(even, [bars_folder], MOST_WINDOWS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def artifacts(
     folder = tmp_path_factory.mktemp("right")
     with pytest.MonkeyPatch.context() as patch:
         remembered.install(patch)
-        patch.setattr("hrm_export.exporter.bars_windows", lambda *_: calibration)
+        patch.setattr("hrm_export.exporter.bars_windows", lambda *_: (calibration, ()))
         return {each: write(even_folder, each, folder / each) for each in PRECISIONS}
 
 
@@ -120,7 +120,7 @@ def caught(
 ) -> Caught:
     """Export, which must fail and leave nothing; the message."""
     remembered.install(monkeypatch)
-    monkeypatch.setattr("hrm_export.exporter.bars_windows", lambda *_: calibration)
+    monkeypatch.setattr("hrm_export.exporter.bars_windows", lambda *_: (calibration, ()))
 
     def failed(precision: Precision) -> str:
         with pytest.raises(ParityFailed, match="nothing was written") as error:

@@ -181,7 +181,7 @@ def test_integers_may_be_calibrated_on_bars(
     checkpoint_folder: Path, checkpoint: Checkpoint, bars_folder: Path, tmp_path: Path
 ) -> None:
     done = export(checkpoint_folder, tmp_path / "int8", precision="int8", calibration=[bars_folder])
-    windows = bars_windows(checkpoint, [bars_folder], MOST_WINDOWS)
+    windows, _ = bars_windows(checkpoint, [bars_folder], MOST_WINDOWS)
     expected = calibrate(checkpoint.model, *window_inputs(done.contract, windows).arrays)
     assert done.contract.graph.input_scales == pytest.approx(expected, rel=1e-6)
     last = done.contract.parity[-1]

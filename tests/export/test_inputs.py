@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,24 +53,26 @@ def test_a_part_of_the_inputs_is_that_of_each(inputs: Inputs) -> None:
 def test_bars_give_windows_over_everything_they_have(
     checkpoint: Checkpoint, bars_folder: Path
 ) -> None:
-    found = bars_windows(checkpoint, [bars_folder], 90)
+    found, skipped = bars_windows(checkpoint, [bars_folder], 90)
+    assert skipped == ()
     assert len(found) == 90
     kinds = (found.instrument, found.timeframe, np.sign(found.accounts[:, 1]).astype(np.int64))
     _, counts = np.unique(np.stack(kinds), axis=1, return_counts=True)
     assert counts.tolist() == [10] * 9  # three series, three sides
     assert found.stamps.shape == (90, 205)
     assert (np.diff(found.stamps, axis=1) > 0).all()
-    again = bars_windows(checkpoint, [bars_folder], 90)
+    again, _ = bars_windows(checkpoint, [bars_folder], 90)
     for name, array in vars(found).items():
         np.testing.assert_array_equal(getattr(again, name), array, err_msg=name)
 
 
 def test_what_training_has_not_seen_comes_first(checkpoint: Checkpoint, bars_folder: Path) -> None:
     about = checkpoint.description
-    found, unseen = unseen_windows(checkpoint, [bars_folder], 60)
+    found, unseen, _ = unseen_windows(checkpoint, [bars_folder], 60)
     assert (len(found), unseen) == (60, 60)
     assert (found.stamps[:, -1] >= about.boundary).all()
-    everything, unseen = unseen_windows(checkpoint, [bars_folder], 10**6)
+    everything, unseen, skipped = unseen_windows(checkpoint, [bars_folder], 10**6)
+    assert skipped == ()
     later = everything.stamps[:, -1] >= about.boundary
     assert about.validation_samples <= unseen == later.sum() < len(everything)
     assert later[:unseen].all()
@@ -80,16 +83,32 @@ def test_bars_of_other_names_are_those_of_unknown_ones_where_that_is_allowed(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     write_csv(random_bars(300, seed=5), tmp_path / "Gamma_5.csv")
-    with pytest.raises(DataInvalid, match="that the checkpoint knows: Alpha, Beta; found others"):
-        bars_windows(checkpoint, [tmp_path], 12)
+    for read in (bars_windows, unseen_windows):
+        with pytest.raises(DataInvalid, match="Gamma_5: instrument: expected one of Alpha, Beta, "):
+            read(checkpoint, [tmp_path], 12)
     document = checkpoint.settings.model_dump(mode="json")
     network = document["hierarchical_reasoning_model"]
     network["embeddings"]["allow_unknown_instruments"] = True
     open_to_all = replace(checkpoint, settings=parse_settings(document))
-    found = bars_windows(open_to_all, [tmp_path], 12)
+    found, _ = bars_windows(open_to_all, [tmp_path], 12)
     assert found.instrument.tolist() == [0] * 12
     known = checkpoint.description.vocabulary.timeframes["5"].id
     assert found.timeframe.tolist() == [known] * 12
+
+
+@pytest.mark.parametrize("read", [bars_windows, unseen_windows])
+def test_series_that_give_no_windows_are_named_and_change_nothing(
+    read: Callable[..., tuple[Any, ...]], checkpoint: Checkpoint, bars_folder: Path, tmp_path: Path
+) -> None:
+    write_csv(random_bars(300, seed=5), tmp_path / "Gamma_5.csv")
+    write_csv(random_bars(50, seed=6, seconds=900), tmp_path / "Alpha_15.csv")
+    plain, found = (read(checkpoint, data, 60) for data in ([bars_folder], [bars_folder, tmp_path]))
+    for name, array in vars(found[0]).items():
+        np.testing.assert_array_equal(array, getattr(plain[0], name), err_msg=name)
+    assert found[1:-1] == plain[1:-1]
+    alpha, gamma = map(str, found[-1])
+    assert alpha.startswith("Alpha_15: 50 bars, ")
+    assert gamma.startswith("Gamma_5: instrument: expected one of Alpha, Beta, found 'Gamma'")
 
 
 @pytest.mark.parametrize("read", [bars_windows, unseen_windows])

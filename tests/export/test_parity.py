@@ -30,6 +30,7 @@ from hrm_export.parity import (
     upper_rungs,
 )
 from hrm_runtime import Contract, Model, load
+from hrm_runtime.bars import SkippedSeries
 from hrm_runtime.contract import OUTPUTS, Growth, Precision, Stage
 from hrm_runtime.model import decisions, run_segments
 from hrm_runtime.session import Session
@@ -246,12 +247,12 @@ def test_a_stage_that_need_not_pass_does_not_fail_the_report(
     graph = graphs("int8")["int8"].to_bytes()
     *_, plain = upper_rungs(quantised.model, served_by(ours, graph), graph, inputs, trained=False)
     failed = replace(plain, passed=False)
-    passed = ParityReport(windows=60, unseen=60, stages=(failed,))
+    passed = ParityReport(windows=60, unseen=60, stages=(failed,), skipped=())
     assert passed.passed
     assert repr(passed) == "ParityReport(60 windows, 60 unseen, 1 stage, passed)"
     require((failed,))
     must = replace(failed, gated=True)
-    refused = ParityReport(windows=1, unseen=0, stages=(failed, must))
+    refused = ParityReport(windows=1, unseen=0, stages=(failed, must), skipped=())
     assert not refused.passed
     assert repr(refused) == "ParityReport(1 window, 0 unseen, 2 stages, FAILED)"
     with pytest.raises(ParityFailed, match=r"^artifact differs from torch eager over 60 windows"):
@@ -370,13 +371,17 @@ def test_the_report_says_how_many_windows_training_has_not_seen(
     checkpoint: Checkpoint,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def few(source: Checkpoint, data: list[str], most: int) -> tuple[Windows, int]:
+    skipped = (SkippedSeries("Short", "5", "50 bars, 212 needed"),)
+
+    def few(
+        source: Checkpoint, data: list[str], most: int
+    ) -> tuple[Windows, int, tuple[SkippedSeries, ...]]:
         assert (source.sha256, data, most) == (checkpoint.sha256, ["bars"], 40)
-        return checkpoint.windows[np.arange(most)], 17
+        return checkpoint.windows[np.arange(most)], 17, skipped
 
     monkeypatch.setattr("hrm_export.parity.unseen_windows", few)
     report = check_parity(artifact_folder, checkpoint_folder, ["bars"], 40)
-    assert (report.windows, report.unseen) == (40, 17)
+    assert (report.windows, report.unseen, report.skipped) == (40, 17, skipped)
     assert report.stages[0].windows == 40
 
 

@@ -1,6 +1,7 @@
 """A scripted model on bars made by hand, and the frozen artifact held to what must be so."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,6 @@ from hrm_runtime import (
     Account,
     Action,
     BadAccount,
-    BadBars,
     BadInput,
     Bars,
     Contract,
@@ -26,10 +26,11 @@ from hrm_runtime import (
     UnknownTimeframe,
 )
 from hrm_runtime.actions import LEGAL, Side
-from hrm_runtime.backtest import Backtest, backtest, decision_bars
+from hrm_runtime.backtest import Backtest, backtest, backtests, decision_bars
 from hrm_runtime.book import Exit
 from hrm_runtime.bootstrap import interval
 from hrm_runtime.decision import hold
+from hrm_runtime.errors import NothingToDecide
 from hrm_runtime.features import Row, row
 
 ON = {"instrument": "Alpha", "timeframe": "5"}
@@ -414,13 +415,15 @@ def test_no_bars_from_then_on_are_refused_with_dates(contract: Contract, since: 
         r"1970-01-02 00:55 UTC; the weights were trained on what was known before "
         r"1970-01-01 20:50 UTC: give later bars, or an earlier `since`"
     )
-    with pytest.raises(BadBars, match=message.replace("00:55 UTC on", r"00:5\d UTC on")):
+    with pytest.raises(NothingToDecide, match=message.replace("00:55 UTC on", r"00:5\d UTC on")):
         walk(Scripted(contract, trained_until=300 * 250), bars_of(lead=300), since=since)
 
 
 def test_bars_that_end_with_the_training_are_refused(contract: Contract) -> None:
     model = Scripted(contract, trained_until=300 * 300)
-    with pytest.raises(BadBars, match="two bars from 1970-01-02 01:00 UTC on, found the last"):
+    with pytest.raises(
+        NothingToDecide, match="two bars from 1970-01-02 01:00 UTC on, found the last"
+    ):
         walk(model, bars_of(lead=300))
 
 
@@ -442,3 +445,104 @@ def test_names_the_artifact_does_not_know_are_refused_before_any_work(model: Mod
 def test_a_capital_is_above_zero(contract: Contract, capital: float) -> None:
     with pytest.raises(BadAccount, match="capital"):
         walk(Scripted(contract), bars_of(lead=300), capital=capital)
+
+
+def still(count: int = 300) -> Bars:
+    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+
+
+def test_bars_that_never_move_are_refused(contract: Contract) -> None:
+    with pytest.raises(NothingToDecide, match=r"^Alpha_5: expected a price that moves, found 100"):
+        walk(Scripted(contract), still())
+    moved = still()
+    moved = Bars(moved.datetime, moved.open, moved.high + (moved.datetime == 300), *2 * [moved.low])
+    walk(Scripted(contract), moved)  # in the history of the first decision
+    with pytest.raises(NothingToDecide, match="expected a price that moves"):
+        walk(Scripted(contract), moved, since=300 * 206)
+
+
+# several series
+
+TRAINED_UNTIL = 300 * 220
+
+
+@pytest.fixture
+def late(model: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The frozen artifact, as if trained until some bars before the end."""
+    provenance = replace(model.contract.provenance, trained_until=TRAINED_UNTIL)
+    contract = replace(model.contract, provenance=provenance)
+    return Model(contract, model.id, model._session)
+
+
+UNSUITABLE: dict[tuple[str, str], tuple[Bars, type[Exception], str]] = {
+    ("Alpha", "15"): (
+        bars_of(lead=205),
+        TooFewBars,
+        "expected at least 206 bars, 205 behind one decision and one to execute it at, found 205",
+    ),
+    ("Beta", "15"): (still(), NothingToDecide, "expected a price that moves, found 100 always"),
+    ("Beta", "5"): (
+        bars_of(lead=220),
+        NothingToDecide,
+        (
+            "expected at least two bars from 1970-01-01 18:20 UTC on, found the last of 220 at "
+            "1970-01-01 18:15 UTC; the weights were trained on what was known before 1970-01-01 "
+            "18:20 UTC: give later bars, or an earlier `since` to look at what they have seen"
+        ),
+    ),
+    ("Gamma", "5"): (
+        bars_of(lead=300),
+        UnknownInstrument,
+        "instrument: expected one of Alpha, Beta; found 'Gamma', which this artifact does not know",
+    ),
+    ("Alpha", "W"): (
+        bars_of(lead=300),
+        UnknownTimeframe,
+        "timeframe: expected one of 15, 5; found 'W', which this artifact does not know",
+    ),
+}
+
+
+def test_of_several_series_those_without_anything_to_decide_on_are_skipped_and_named(
+    late: Model,
+) -> None:
+    good = {("Alpha", "5"): bars_of(lead=240), ("Beta", "5"): bars_of((100, 101), lead=230)}
+    bad = {name: bars for name, (bars, _, _) in UNSUITABLE.items() if name not in good}
+    seen: list[tuple[int, int]] = []
+    found = backtests(late, {**bad, **good}, capital=5e5, on_progress=lambda *at: seen.append(at))
+    assert [(one.instrument, one.timeframe) for one in found.done] == [*good]
+    for one, (name, bars) in zip(found.done, good.items(), strict=True):
+        alone = backtest(late, bars, instrument=name[0], timeframe=name[1], capital=5e5)
+        assert (one.trades, one.decisions) == (alone.trades, alone.decisions)
+        assert np.array_equal(one.equity, alone.equity)
+    assert {(s.instrument, s.timeframe): s.reason for s in found.skipped} == {
+        name: UNSUITABLE[name][2] for name in bad
+    }
+    assert seen == [(number, 19 + 10) for number in range(1, 30)]
+
+
+@pytest.mark.parametrize("name", UNSUITABLE, ids="_".join)
+def test_the_only_series_is_an_error_where_there_is_nothing_to_decide_on(
+    name: tuple[str, str], late: Model
+) -> None:
+    bars, error, reason = UNSUITABLE[name]
+    with pytest.raises(error, match=re.escape(reason)):
+        backtests(late, {name: bars})
+
+
+def test_no_series_left_is_an_error_that_names_them_all(late: Model) -> None:
+    reasons = [f"{'_'.join(name)}: {reason}" for name, (*_, reason) in UNSUITABLE.items()]
+    message = (
+        "expected at least one series that something can be done with, found none: "
+        + "; ".join(reasons)
+    )
+    with pytest.raises(NothingToDecide, match=f"^{re.escape(message)}$"):
+        backtests(late, {name: bars for name, (bars, *_) in UNSUITABLE.items()})
+
+
+def test_what_is_wrong_with_the_call_is_not_skipped(late: Model) -> None:
+    series = {("Alpha", "5"): bars_of(lead=240), ("Gamma", "5"): bars_of(lead=240)}
+    with pytest.raises(BadAccount, match="capital"):
+        backtests(late, series, capital=0.0)
+    with pytest.raises(BadInput, match="since: expected epoch seconds"):
+        backtests(late, series, since=-1)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from synthetic import random_bars
 
-from hrm_runtime.bars import read_csv, write_csv
+from hrm_runtime.bars import moment, read_csv, write_csv
 from hrm_train import load_checkpoint, train
 from hrm_train.baselines import baselines
 from hrm_train.checkpoint import Checkpoint
@@ -286,11 +286,16 @@ def test_tensors_of_other_names_are_refused(
         evaluate(trained, tmp_path / "other.safetensors")
 
 
-def test_bars_of_other_names_are_judged_as_unknown_instruments(
-    source: Checkpoint, bars_folder: Path, tmp_path: Path
+OPEN = {"network.embeddings.allow_unknown_instruments": True}
+
+
+def test_bars_of_other_names_are_judged_as_unknown_instruments_where_that_is_allowed(
+    source: Checkpoint, make_settings: MakeSettings, bars_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(bars_folder / "Reliance_5.csv", tmp_path / "Other_5.csv")
-    found = load_known(source.settings, tmp_path, source.description.vocabulary)
+    with pytest.raises(DataInvalid, match="Other_5: instrument: expected one of Nifty, Reliance,"):
+        load_known(source.settings, tmp_path, source.description.vocabulary)
+    found = load_known(make_settings(OPEN), tmp_path, source.description.vocabulary)
     assert set(found.sample_instrument.tolist()) == {0}
     assert set(found.sample_timeframe.tolist()) == {2}
 
@@ -313,6 +318,33 @@ def test_and_until_when(source: Checkpoint, prepared: Prepared) -> None:
     nothing = replace(source, description=replace(source.description, judged_until=since))
     with pytest.raises(DataInvalid, match=r"^fold: expected .* UTC and before .* UTC; the last"):
         samples_to_judge(Candidate(None, Path("fold"), nothing), prepared)
+
+
+def test_series_that_judge_nothing_are_named_and_change_nothing(
+    judged: Evaluation, trained: Path, source: Checkpoint, bars_folder: Path, tmp_path: Path
+) -> None:
+    write_csv(read_csv(bars_folder / "Nifty_5.csv")[:30], tmp_path / "Nifty_30.csv")
+    shutil.copy(bars_folder / "Reliance_5.csv", tmp_path / "Other_5.csv")
+    assert judged.skipped == ()
+    found = evaluate(trained, [bars_folder, tmp_path])
+    assert replace(found, skipped=()) == judged
+    assert [str(one).partition(", ")[0] for one in found.skipped] == [
+        "Nifty_30: timeframe: expected one of 15",
+        "Other_5: instrument: expected one of Nifty",
+    ]
+    early = tmp_path / "early"
+    early.mkdir()
+    shutil.copy(bars_folder / "Reliance_5.csv", early)
+    write_csv(read_csv(bars_folder / "Nifty_5.csv")[:240], early / "Nifty_5.csv")
+    found = evaluate(trained, early)
+    (one,) = found.skipped
+    assert (one.instrument, one.timeframe) == ("Nifty", "5")
+    since = moment(source.description.judged_from)
+    assert one.reason.startswith(f"no sample that judges, from {since} on; its last is of 2023-11-")
+    assert (
+        found.folds[0].baseline_samples
+        > evaluate(trained, early / "Reliance_5.csv").folds[0].baseline_samples
+    )
 
 
 # what has no answer
@@ -380,7 +412,7 @@ def test_training_on_other_data_than_it_is_judged_on(
     """A checkpoint that never saw Reliance knows it as unknown, and is still judged on it."""
     for name in ("Nifty_5.csv", "Nifty_15.csv"):
         shutil.copy(bars_folder / name, tmp_path)
-    train(make_settings(), tmp_path, tmp_path / "checkpoint")
+    train(make_settings(OPEN), tmp_path, tmp_path / "checkpoint")
     found = evaluate(tmp_path / "checkpoint", bars_folder / "Reliance_5.csv")
     assert found.pooled.samples > 100
     assert set(found.pooled.predictors) == set(PREDICTORS)

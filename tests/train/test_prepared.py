@@ -14,7 +14,7 @@ from synthetic import random_bars
 
 from hrm_runtime.account import Account, vector
 from hrm_runtime.actions import Side
-from hrm_runtime.bars import Bars, write_csv
+from hrm_runtime.bars import Bars, SkippedSeries, write_csv
 from hrm_runtime.contract import Instrument, Timeframe
 from hrm_runtime.errors import BadBars
 from hrm_runtime.features import rows
@@ -25,6 +25,7 @@ from hrm_train.prepared import (
     load_or_prepare,
     prepare,
     prepare_series,
+    skipped_of,
     trading_rules,
 )
 from hrm_train.settings import Settings
@@ -211,14 +212,59 @@ def test_ids_count_from_one_in_sorted_order_of_name_and_zero_is_unknown(
     }
 
 
+OPEN = {
+    "network.embeddings.allow_unknown_instruments": True,
+    "network.embeddings.allow_unknown_timeframes": True,
+}
+
+
 def test_a_given_vocabulary_keeps_its_ids_and_calls_other_names_unknown(
-    settings: Settings, series: AllSeries
+    make_settings: MakeSettings, series: AllSeries
 ) -> None:
+    settings = make_settings(OPEN)
     known = Vocabulary.of(settings, [("Aaa", "5"), ("Nifty", "5")])
     prepared = prepare_series(settings, series, known)
     assert prepared.manifest.vocabulary == known
     ids = set(zip(prepared.sample_instrument, prepared.sample_timeframe, strict=True))
     assert ids == {(2, 0), (2, 1), (0, 1)}  # Nifty_15, Nifty_5, Reliance_5
+
+
+@pytest.mark.parametrize(
+    ("allowed", "made"),
+    [
+        ({}, ["Nifty_5"]),
+        ({"instruments"}, ["Nifty_5", "Reliance_5"]),
+        ({"timeframes"}, ["Nifty_15", "Nifty_5"]),
+    ],
+    ids=["none", "instruments", "timeframes"],
+)
+def test_names_outside_a_given_vocabulary_are_skipped_where_they_are_not_allowed(
+    allowed: set[str], made: list[str], make_settings: MakeSettings, series: AllSeries
+) -> None:
+    changes = {f"network.embeddings.allow_unknown_{kind}": True for kind in allowed}
+    settings = make_settings(changes)
+    known = Vocabulary.of(settings, [("Aaa", "5"), ("Nifty", "5")])
+    prepared = prepare_series(settings, series, known)
+    reports = {f"{one.instrument}_{one.timeframe}": one for one in prepared.manifest.series}
+    assert [name for name, one in reports.items() if one.samples] == made
+    end = ", which the checkpoint does not know, nor does it allow unknown ones"
+    reasons = {
+        "Reliance_5": f"instrument: expected one of Aaa, Nifty, found 'Reliance'{end}",
+        "Nifty_15": f"timeframe: expected one of 5, found '15'{end}",
+        "Nifty_5": None,
+    }
+    assert {name: one.skipped for name, one in reports.items()} == reasons | dict.fromkeys(made)
+    assert [f"{one}" for one in skipped_of(prepared.manifest.series)] == [
+        f"{name}: {reasons[name]}" for name in reports if name not in made
+    ]
+
+
+def test_bars_of_a_name_that_is_skipped_must_still_be_of_their_timeframe(
+    settings: Settings, series: AllSeries
+) -> None:
+    known = Vocabulary.of(settings, series)
+    with pytest.raises(DataInvalid, match="Other_15: expected bars 900 s apart"):
+        prepare_series(settings, {**series, ("Other", "15"): random_bars(NEEDED)}, known)
 
 
 def test_a_name_that_was_skipped_has_no_id(settings: Settings, series: AllSeries) -> None:
@@ -233,9 +279,33 @@ def test_an_instrument_called_unknown_is_refused(settings: Settings) -> None:
         prepare_series(settings, {("unknown", "5"): random_bars(NEEDED)})
 
 
-def test_an_undeclared_timeframe_is_refused(settings: Settings) -> None:
-    with pytest.raises(SettingsInvalid, match=r"timeframes\.weekly: expected its seconds"):
-        prepare_series(settings, {("Nifty", "weekly"): random_bars(NEEDED)})
+@pytest.mark.parametrize("given", [False, True], ids=["own names", "given names"])
+def test_a_series_of_an_undeclared_timeframe_is_skipped_and_named(
+    given: bool, make_settings: MakeSettings, series: AllSeries
+) -> None:
+    settings = make_settings(OPEN)
+    known = Vocabulary.of(settings, series) if given else None
+    weekly = {("Nifty", "weekly"): random_bars(NEEDED)}
+    prepared = prepare_series(settings, series | weekly, known)
+    reason = (
+        "timeframes.weekly: expected its seconds to be declared, since 'weekly' is neither a "
+        "number of minutes nor D"
+    )
+    assert skipped_of(prepared.manifest.series) == (SkippedSeries("Nifty", "weekly", reason),)
+    assert set(prepared.manifest.vocabulary.timeframes) == {"15", "5"}
+    clean = prepare_series(settings, series, known)
+    assert_equal(replace(prepared, manifest=clean.manifest), clean)
+    with pytest.raises(DataInvalid, match=f"found none: Nifty_weekly: {re.escape(reason)}$"):
+        prepare_series(settings, weekly, known)
+
+
+def test_a_timeframe_that_a_given_vocabulary_declares_is_known(
+    settings: Settings, make_settings: MakeSettings
+) -> None:
+    declaring = make_settings({"timeframes": {"weekly": {"seconds": 300}}})
+    known = Vocabulary.of(declaring, [("Nifty", "weekly")])
+    prepared = prepare_series(settings, {("Nifty", "weekly"): random_bars(NEEDED)}, known)
+    assert set(prepared.sample_timeframe) == {1}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +369,7 @@ def test_no_series_left_is_an_error_that_names_them_all(settings: Settings) -> N
     given = {("Short", "5"): random_bars(20), ("Still", "15"): constant(300)}
     given["Still", "15"] = Bars(900 * np.arange(300), *np.full((4, 300), 100.0))
     message = (
-        "expected at least one series long enough, found none: "
+        "expected at least one series that something can be done with, found none: "
         f"Short_5: 20 bars, {NEEDED} needed; Still_15: the price never moves"
     )
     with pytest.raises(DataInvalid, match=re.escape(message)):
@@ -507,9 +577,10 @@ def named(prepared: Prepared) -> list[tuple[str, str]]:
 def test_renumbered_samples_are_the_same_under_the_ids_of_another_vocabulary(
     given: list[tuple[str, str]] | None,
     known: list[tuple[str, str]],
-    settings: Settings,
+    make_settings: MakeSettings,
     series: AllSeries,
 ) -> None:
+    settings = make_settings(OPEN)
     own = None if given is None else Vocabulary.of(settings, given)  # without some: those are 0
     prepared = prepare_series(settings, series, own)
     other = Vocabulary.of(settings, known).extended(settings, [*series, *(given or [])])
