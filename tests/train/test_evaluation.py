@@ -323,7 +323,7 @@ def test_and_until_when(source: Checkpoint, prepared: Prepared) -> None:
 def test_series_that_judge_nothing_are_named_and_change_nothing(
     judged: Evaluation, trained: Path, source: Checkpoint, bars_folder: Path, tmp_path: Path
 ) -> None:
-    write_csv(read_csv(bars_folder / "Nifty_5.csv")[:30], tmp_path / "Nifty_30.csv")
+    write_csv(random_bars(300, seconds=1800), tmp_path / "Nifty_30.csv")
     shutil.copy(bars_folder / "Reliance_5.csv", tmp_path / "Other_5.csv")
     assert judged.skipped == ()
     found = evaluate(trained, [bars_folder, tmp_path])
