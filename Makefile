@@ -3,6 +3,9 @@ VENV := .venv
 RUNTIME := .venv-runtime
 PIP := bin/python -m pip --disable-pip-version-check --quiet
 
+# processes that tests run in, each with one thread
+WORKERS ?= 2
+
 .PHONY: demo test check fmt bench clean
 
 demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
@@ -10,10 +13,10 @@ demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, 
 	$(VENV)/bin/hrm demo --out hrm-demo
 
 test: check $(RUNTIME)/ready  ## everything CI runs
-	$(VENV)/bin/pytest --cov --cov-report=term
+	$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
 	rm -rf build  # what an old one holds would be installed too
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
-	$(RUNTIME)/bin/pytest tests/runtime
+	$(RUNTIME)/bin/pytest --numprocesses $(WORKERS) --dist loadfile tests/runtime
 
 check: $(VENV)/ready  ## formatting, lint, types, architecture
 	$(VENV)/bin/ruff format --check
@@ -38,5 +41,5 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 $(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and what tests it
 	$(PYTHON) -m venv --clear $(RUNTIME)
-	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest hypothesis
+	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest pytest-xdist hypothesis
 	touch $@
