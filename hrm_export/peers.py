@@ -98,7 +98,10 @@ def bench(artifact: str | Path, on_progress: OnProgress = lambda *_: None) -> Be
 
     Raises:
         DoNotStart: as `load`.
+        ModuleNotFoundError: a package is not there without which there is no export.
     """
+    import hrm_export.exporter  # noqa: F401, before any work: most of them are made with it
+
     found = measuring.bench(artifact, on_progress, make, LIBRARIES)
     return replace(
         found,

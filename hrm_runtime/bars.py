@@ -261,7 +261,7 @@ def require_name(name: str, where: str) -> None:
     """Hold the name of an instrument or a timeframe to what can be read and typed.
 
     Raises:
-        BadBars: it is blank or has a control character; `where` begins the message.
+        BadBars: it is blank, or a character cannot be printed; `where` begins the message.
     """
     if not name.strip() or not name.isprintable():
         raise BadBars(f"{where}: expected a name of printable characters, found {name!r}")
@@ -290,8 +290,8 @@ def series_files(
             several for one name given, or as `series_name` and `require_name`.
     """
     found = [file for path in listed(paths) for file in _files(path)]
-    given = {"instrument": instrument, "timeframe": timeframe}
-    given = {what: name for what, name in given.items() if name is not None}
+    names = {"instrument": instrument, "timeframe": timeframe}
+    given = [what for what, name in names.items() if name is not None]
     if given and len(found) != 1:
         raise BadBars(
             f"{' and '.join(given)}: expected to name one bars file, found {_some(found)}; give "

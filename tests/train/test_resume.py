@@ -25,6 +25,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(
             "training.ema_decay": 0.9,
             "training.max_segments": 3,
             "training.save_minutes": 0.0,
+            "instruments": {},
         }
     )
     (tmp_path / "settings.yaml").write_text(render(settings))
