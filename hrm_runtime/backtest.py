@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from hrm_runtime.account import Account
-from hrm_runtime.actions import Action, Side
+from hrm_runtime.actions import Action
 from hrm_runtime.bars import Bars, Floats, Integers, SkippedSeries, counted, moment, none_left
 from hrm_runtime.book import Book, Exit, Trade
 from hrm_runtime.bootstrap import LEAST_BLOCKS, interval
@@ -33,8 +33,6 @@ from hrm_runtime.features import Row, rows
 from hrm_runtime.model import Model
 
 CAPITAL: Final = 1_000_000.0
-
-_OPENS: Final = {Action.BUY_LONG: Side.LONG, Action.SELL_SHORT: Side.SHORT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +336,7 @@ def _walk(
             walk.decisions[decision.action] += 1
             if decision.degraded:
                 walk.degraded[decision.reason] += 1
-            if not _execute(book, decision, opens[after], window[-1].atr, stamps[after]):
+            if not book.execute(decision, opens[after], window[-1].atr, stamps[after]):
                 walk.unaffordable += 1
             book.settle(closes[after], stamps[after])
             if after == len(seen) - 1:
@@ -348,16 +346,6 @@ def _walk(
         walk.equity.append(book.equity(closes[after]))
         on_progress(after)
     return walk
-
-
-def _execute(book: Book, decision: Decision, price: float, atr: float, stamp: int) -> bool:
-    """Fill a decision at the open after it; False where the cash does not pay for one lot."""
-    side = _OPENS.get(decision.action)
-    if side is not None:
-        return book.open(side, decision.quantity, price, atr, stamp)
-    if decision.action is not Action.HOLD:
-        book.close(price, stamp, Exit.ACTION)
-    return True
 
 
 def _buy_and_hold(bars: Bars, capital: float, cost_fraction: float) -> Floats:

@@ -8,10 +8,14 @@ It acts on closes. While it trails, no target is checked.
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from hrm_runtime.account import Account, affordable_lots
-from hrm_runtime.actions import Side
+from hrm_runtime.actions import Action, Side
 from hrm_runtime.contract import Instrument, Trading
+from hrm_runtime.decision import Decision
+
+_OPENS: Final = {Action.BUY_LONG: Side.LONG, Action.SELL_SHORT: Side.SHORT}
 
 
 class Exit(StrEnum):
@@ -137,6 +141,22 @@ class Book:
             is_position_open=True,
             distance_to_trail=min(max(held.side * (close - held.stop) / close, -1.0), 1.0),
         )
+
+    def execute(self, decision: Decision, price: float, atr: float, stamp: int) -> bool:
+        """Fill a decision at `price`, the open of the bar after it, which is stamped `stamp`.
+
+        Args:
+            atr: of the bar decided at, in currency.
+
+        Returns:
+            Whether it was done: the cash may not pay for one lot of an opening.
+        """
+        side = _OPENS.get(decision.action)
+        if side is not None:
+            return self.open(side, decision.quantity, price, atr, stamp)
+        if decision.action is not Action.HOLD:
+            self.close(price, stamp, Exit.ACTION)
+        return True
 
     def open(self, side: Side, wanted: float, price: float, atr: float, stamp: int) -> bool:
         """Open a position at `price`, of as many of the `wanted` lots as the cash affords there.

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from hrm_runtime import Account
-from hrm_runtime.actions import Side
+from hrm_runtime.actions import Action, Side
 from hrm_runtime.book import Book, Exit, Trade
 from hrm_runtime.contract import Instrument, Trading
+from hrm_runtime.decision import Reason, hold
 
 STOCK = Instrument(
     id=1, type="stock", lot_size=10, tick_size=0.05, premium_min=0.025, premium_max=0.05
@@ -126,6 +127,35 @@ def test_there_is_nothing_to_close_when_flat() -> None:
     book.close(100.0, 300, Exit.END)
     book.settle(1.0, 300)
     assert (book.cash, book.trades) == (10_000.0, [])
+
+
+# decisions
+
+
+DECIDED = replace(hold(Reason.OK, "by hand"), quantity=5.0)
+
+
+@pytest.mark.parametrize(
+    ("action", "side"), [(Action.BUY_LONG, Side.LONG), (Action.SELL_SHORT, Side.SHORT)]
+)
+def test_an_opening_is_executed_with_its_lots(action: Action, side: Side) -> None:
+    book = Book(10_000.0, STOCK, TRADING)
+    assert book.execute(replace(DECIDED, action=action), 100.0, 2.0, 300)
+    assert book.account(101.0) == opened(side).account(101.0)
+
+
+def test_an_opening_that_the_cash_does_not_pay_for_is_not() -> None:
+    book = Book(1_000.0, STOCK, TRADING)
+    assert not book.execute(replace(DECIDED, action=Action.BUY_LONG), 100.0, 2.0, 300)
+    assert book.account(100.0) == Account.flat(1_000.0)
+
+
+def test_a_close_is_executed_and_a_hold_does_nothing() -> None:
+    book = opened(Side.LONG)
+    assert book.execute(DECIDED, 101.0, 2.0, 600)
+    assert (book.trades, book.account(100.0)) == ([], opened(Side.LONG).account(100.0))
+    assert book.execute(replace(DECIDED, action=Action.CLOSE_LONG), 104.0, 2.0, 900)
+    assert ended(book) == (900, 104.0, Exit.ACTION)
 
 
 # the stop that trails
