@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,7 +33,8 @@ class TradingHours:
     Attributes:
         sessions: of an ordinary day, local time, such as "09:15-15:30". One that ends at or before
             its start ends on the next day.
-        time_zone: IANA name, for example "Asia/Kolkata". (Windows needs the package tzdata.)
+        time_zone: IANA name, for example "Asia/Kolkata". (For all but UTC Windows needs the
+            package tzdata.)
         weekdays: those of ordinary days, Monday is 0.
         holidays: dates without a session, as `date` or "2024-11-15".
         special: sessions of a date in place of its ordinary ones, also where it has none.
@@ -53,7 +54,8 @@ class TradingHours:
         if not self.sessions and (self.holidays or self.special):
             raise BadInput("hours: expected sessions beside holidays and special sessions")
         try:
-            zone = ZoneInfo(self.time_zone)
+            # UTC needs no data of time zones, which not every system has
+            zone = UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as error:
             raise BadInput(
                 f"hours.time_zone: expected an IANA name such as Asia/Kolkata, found "
@@ -74,7 +76,7 @@ class TradingHours:
         }.items():
             object.__setattr__(self, name, value)
 
-    _zone: ZoneInfo = field(init=False, repr=False)
+    _zone: tzinfo = field(init=False, repr=False)
     _weekdays: frozenset[int] = field(init=False, repr=False)
     _ordinary: tuple[Span, ...] = field(init=False, repr=False)
     _days: dict[date, tuple[Span, ...]] = field(init=False, repr=False)

@@ -2,7 +2,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from itertools import product
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 from hypothesis import given, settings
@@ -508,3 +508,15 @@ def test_sessions_that_overlap_or_are_out_of_order_are_refused(sessions: list[st
 def test_sessions_may_touch() -> None:
     hours = TradingHours(["09:00-12:00", "12:00-09:00"])
     assert len(listed(hours, "2024-11-12", 60, "UTC")) == 24
+
+
+def test_utc_needs_no_data_of_time_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_data(name: str) -> ZoneInfo:
+        raise ZoneInfoNotFoundError(name)
+
+    monkeypatch.setattr(module, "ZoneInfo", no_data)
+    monday = at("2024-11-18 00:00", "UTC")
+    assert TradingHours().closing(monday, HOUR) == monday + HOUR
+    assert TradingHours(["14:30-21:00"]).closing(monday, DAY) == monday + 21 * HOUR
+    with pytest.raises(BadInput, match="on Windows: pip install tzdata"):
+        TradingHours(time_zone=INDIA)
