@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from artifact_copy import ArtifactCopy
+from documents import ROOT, blocks
 from host import Observation, observed
 from live import SAFETY_S, Clock, bar_at
 from synthetic import ACCOUNTS, random_bars
@@ -21,14 +21,8 @@ from hrm_runtime import Action, Bar, Bars, Decision, LiveSettings, Model, load
 from hrm_runtime.agent import HOST_COLUMNS
 from hrm_runtime.log import log
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "integration.md"
-PROGRAMS = dict(
-    re.findall(
-        r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$",
-        DOCUMENT.read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
-)
+DOCUMENT = ROOT / "docs" / "integration.md"
+PROGRAMS = {block.heading: block.text for block in blocks(DOCUMENT) if block.language == "python"}
 """The program of each section, by its heading."""
 
 FED, DECIDED = 225, 4
