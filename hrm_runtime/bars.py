@@ -3,7 +3,7 @@
 import csv
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,21 @@ _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in '%/
 """What some system allows in no file name, and the sign that escapes it."""
 _UNDERSCORE: Final = {ord("_"): "%5F"}
 """The last one ends the instrument."""
+
+_FINER: Final = (
+    (10**14, "milliseconds", 3),
+    (10**17, "microseconds", 6),
+    (10**20, "nanoseconds", 9),
+)
+"""Below which stamps beyond are in what, of which so many decimals make a second."""
+
+_DATE: Final = re.compile(r"\s*\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
+_ZONED: Final = re.compile(r"(Z|[+-]\d{2}:?\d{2})\s*$")
+
+TO_SECONDS: Final = ".dt.as_unit('s').astype('int64')"
+"""Makes epoch seconds of a pandas column of dates that know their zone."""
+LOCALISED: Final = ".dt.tz_localize('Asia/Kolkata')"
+"""Tells a pandas column of dates the zone they are in."""
 
 
 class Bar(NamedTuple):
@@ -178,8 +193,8 @@ def read_csv(path: str | Path) -> Bars:
 
     Raises:
         BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
-            not a number (the message names the line), or as `Bars`. Parquet is refused with what
-            reads it: `hrm_train.parquet`.
+            not a number or a stamp not in seconds (the message names line and column), or as
+            `Bars`. Parquet is refused with what reads it: `hrm_train.parquet`.
     """
     path = Path(path)
     if path.suffix.lower() == ".parquet":
@@ -378,7 +393,7 @@ def require_columns(found: Iterable[str]) -> None:
     if missing := [name for name in REQUIRED if name not in names]:
         raise BadBars(
             f"bars: expected the columns {', '.join(REQUIRED)}; missing {', '.join(missing)}; "
-            f"found {', '.join(names) or 'none'}"
+            f"found {', '.join(names) or 'none'}{'; rename them' if names else ''}"
         )
 
 
@@ -388,6 +403,10 @@ def _files(path: Path) -> list[Path]:
         if not stat.S_ISDIR(path.stat().st_mode):
             return [path]
         inside = sorted(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadBars(
+            f"{path}: expected a bars file or a folder of them, found nothing there"
+        ) from error
     except OSError as error:
         raise BadBars(f"{path}: expected a readable file or folder of bars: {error}") from error
     files = [file for file in inside if file.suffix.lower() in SUFFIXES]
@@ -426,40 +445,144 @@ def _unescaped(escapes: re.Match[str]) -> str:
 def _columns(file: Iterable[str]) -> dict[str, Floats]:
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
-    require_columns(header)
+    _require_header(header)
     known = [name for name in (*REQUIRED, "volume") if name in header]
     places = [header.index(name) for name in known]
-    lines = [_numbers_of_line(reader.line_num, cells, places) for cells in reader if cells]
-    table = np.array(lines).reshape(len(lines), len(known)).T
-    return dict(zip(known, table, strict=True))
+    rows, lines = [], []
+    for cells in reader:
+        if cells:
+            rows.append(_numbers_of_line(reader.line_num, cells, header, places))
+            lines.append(reader.line_num)
+    table = np.array(rows).reshape(len(rows), len(known))
+    _require_finite(table, lines, known)
+    stamps = table[:, known.index("datetime")]
+    if (bad := _not_stamps(stamps)).any():
+        where = int(np.argmax(bad))
+        raise BadBars(f"line {lines[where]}, column datetime: {_bad_stamp(stamps[where])}")
+    return dict(zip(known, table.T, strict=True))
+
+
+def _require_header(header: list[str]) -> None:
+    """Refuse a first line that does not name columns by what it is instead."""
+    columns = ",".join(REQUIRED)
+    if not any(header):
+        raise BadBars(
+            f"expected a header such as {columns} and a line for each bar, found an empty "
+            "file or first line"
+        )
+    if len(header) == 1 and (separator := re.search("[;\t|]", header[0])):
+        raise BadBars(
+            f"line 1: expected columns separated by commas, found {separator[0]!r}; convert it "
+            f"with pandas: read_csv(FILE, sep={separator[0]!r}).to_csv(FILE, index=False), and "
+            "decimal=',' in read_csv where numbers have a comma"
+        )
+    if all(_is_number(cell) or _DATE.match(cell) for cell in header if cell):
+        raise BadBars(
+            f"line 1: expected a header, found the numbers of a bar; write {columns}, or what "
+            "its columns are, into a line before it"
+        )
+    require_columns(header)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(name: str, column: object) -> Floats:
     try:
         array = real_numbers(column).astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadBars(f"bars: expected numbers in column {name}: {error}") from error
+        dates = f"; convert dates with pandas: {dates_to_seconds(zoned=False)}"
+        how = dates if name == "datetime" else ""
+        raise BadBars(f"bars: expected numbers in column {name}: {error}{how}") from error
     if array.ndim != 1:
         raise BadBars(f"bars: expected column {name} to have one axis, found {array.ndim}")
     return array
 
 
-def _numbers_of_line(line: int, cells: list[str], places: list[int]) -> list[float]:
+def _numbers_of_line(
+    line: int, cells: list[str], header: list[str], places: list[int]
+) -> list[float]:
+    if len(cells) <= max(places) or any(cells[len(header) :]):
+        raise BadBars(
+            f"line {line}: expected {len(header)} cells as in the header, found {len(cells)}"
+            + ("; write numbers with a decimal point" if len(cells) > len(header) else "")
+        )
     try:
         return [float(cells[place]) for place in places]
-    except (IndexError, ValueError) as error:
-        raise BadBars(f"line {line}: expected a number in every column: {error}") from error
+    except ValueError:
+        place = next(place for place in places if not _is_number(cells[place]))
+        explained = _bad_cell(header[place], cells[place])
+        raise BadBars(f"line {line}, column {header[place]}: {explained}") from None
+
+
+def _bad_cell(name: str, cell: str) -> str:
+    """What was expected, what was found, and what to do."""
+    if not cell.strip():
+        return "expected a number, found an empty cell; fill it or drop the line"
+    if re.fullmatch(r"\s*[+-]?[\d.]*,\d*\s*", cell):
+        return f"expected a number with a decimal point, found {cell!r}; write it with one"
+    if name != "datetime":
+        return f"expected a number, found {cell!r}; mend it or drop the line"
+    return f"expected epoch seconds (UTC), found {cell!r}" + (
+        f"; convert it with pandas: {dates_to_seconds(_ZONED.search(cell) is not None)}"
+        if _DATE.match(cell)
+        else "; mend it or drop the line"
+    )
+
+
+def dates_to_seconds(zoned: bool) -> str:
+    """The line of pandas that makes epoch seconds of a column of dates in a frame.
+
+    Args:
+        zoned: whether the dates say their zone; else it is to be said.
+    """
+    column = "frame['datetime']"
+    if zoned:
+        return f"{column} = pandas.to_datetime({column}, utc=True){TO_SECONDS}"
+    return (
+        f"{column} = pandas.to_datetime({column}){LOCALISED}{TO_SECONDS}, with the zone of the "
+        "market's clock"
+    )
+
+
+def _require_finite(table: Floats, lines: list[int], names: Sequence[str]) -> None:
+    bad = ~np.isfinite(table)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise BadBars(
+            f"line {lines[row]}, column {names[column]}: expected a finite number, found "
+            f"{table[row, column]:g}; fill it or drop the line"
+        )
 
 
 def _stamps(column: Floats) -> Integers:
-    bad = ~((column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column)))
-    if bad.any():
+    if (bad := _not_stamps(column)).any():
         where = int(np.argmax(bad))
-        raise BadBars(
-            f"bars: expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; "
-            f"found {column[where]:.15g} in row {where}"
-        )
+        raise BadBars(f"bars: {_bad_stamp(column[where], f' in row {where}')}")
     return column.astype(np.int64)
+
+
+def _not_stamps(column: Floats) -> npt.NDArray[np.bool_]:
+    """Where a column holds something else than whole epoch seconds."""
+    bad: npt.NDArray[np.bool_] = ~(
+        (column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column))
+    )
+    return bad
+
+
+def _bad_stamp(stamp: float, where: str = "") -> str:
+    """What was expected, what was found, and what to do."""
+    unit = next((f"{name}: divide by 10**{n}" for most, name, n in _FINER if stamp < most), "")
+    return (
+        f"expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; found "
+        f"{stamp:.15g}{where}"
+        + (f", which looks like {unit}" if unit and stamp >= LATEST_STAMP else "")
+    )
 
 
 def _refuse_conflicts(

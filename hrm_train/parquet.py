@@ -47,10 +47,27 @@ def _require_numbers(frame: "polars.DataFrame") -> None:
         name, kind = column.name, column.dtype
         if name == "datetime" and not kind.is_integer():
             raise BadBars(
-                f"expected integers in column {name}, whole epoch seconds (UTC); found {kind}"
+                f"expected integers in column {name}, whole epoch seconds (UTC); found "
+                f"{kind}{_to_seconds(kind)}"
             )
         if not kind.is_numeric():
             raise BadBars(f"expected numbers in column {name}: found {kind}")
         if column.has_nulls():
             row = column.is_null().arg_max()
             raise BadBars(f"row {row}: expected a number in every column: found null in {name}")
+
+
+def _to_seconds(kind: "polars.DataType") -> str:
+    """How a column of dates, of this kind, becomes epoch seconds; nothing where it is none."""
+    import polars
+
+    steps = {polars.String: ".str.to_datetime()", polars.Date: ".cast(polars.Datetime)"}
+    if not (kind.is_temporal() or kind == polars.String):
+        return ""
+    zoned = isinstance(kind, polars.Datetime) and kind.time_zone is not None
+    zone = "" if zoned else ".dt.replace_time_zone('Asia/Kolkata')"
+    return (
+        "; convert dates with polars: frame.with_columns(polars.col('datetime')"
+        f"{steps.get(kind.base_type(), '')}{zone}.dt.epoch('s'))"
+        + ("" if zoned else ", with the zone of the market's clock")
+    )

@@ -387,16 +387,86 @@ HEADER = "datetime,open,high,low,close\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "missing datetime, open, high, low, close; found none"),
+        ("", "expected a header such as datetime,open,.* found an empty file or first line"),
+        ("\n300,1,1,1,1\n", "found an empty file or first line"),
         ("datetime,open,high,low\n1,1,1,1\n", "missing close; found datetime, open, high, low"),
-        (HEADER + "300,1,1,1,1\n600,1,1,1,one\n", "line 3: expected a number in every.*'one'"),
-        (HEADER + "300,1,1,1,\n", "line 2: expected a number in every column"),
-        (HEADER + "300,1,1\n", "line 2: expected a number in every column: list index"),
-        (HEADER + "300,1,1,1,nan\n", "expected finite prices .* at 300"),
+        (
+            HEADER + "300,1,1,1,1\n600,1,1,1,one\n",
+            "line 3, column close: expected a number, found 'one'",
+        ),
+        (
+            HEADER + "300,1,1,1,\n",
+            "line 2, column close: expected a number, found an empty cell; fill it or drop the",
+        ),
+        (HEADER + "300,1,1\n", "line 2: expected 5 cells as in the header, found 3"),
+        (HEADER + "\n300,1,1,nan,1\n", "line 3, column low: expected a finite .* found nan; fill"),
+        (HEADER + "300,1,1,1,-inf\n", "line 2, column close: expected a finite .* found -inf"),
+        (
+            HEADER + '300,1,"1,5",1,1\n',
+            "line 2, column high: expected a number with a decimal point, found '1,5'",
+        ),
+        (
+            HEADER + "300,1,1,5,1,1\n",
+            "line 2: expected 5 cells as in the header, found 6; write .* with a decimal point",
+        ),
+        (
+            HEADER.replace(",", ";") + "300;1;1;1;1\n",
+            (
+                r"line 1: expected columns separated by commas, found ';'; .*read_csv\(FILE, "
+                r"sep=';'\)\.to_csv\(FILE, index=False\), and decimal=','"
+            ),
+        ),
+        (HEADER.replace(",", "\t"), r"separated by commas, found '\\t'; .*sep='\\t'"),
+        (
+            "300,1,1,1,1\n",
+            (
+                "line 1: expected a header, found the numbers of a bar; write datetime,"
+                "open,high,low,close, or"
+            ),
+        ),
+        ("2024-01-02,1,1,1,1\n", "line 1: expected a header, found the numbers of a bar"),
+        ("date,open,high,low,close\n", "missing datetime; found date, .*close; rename them"),
+        (
+            HEADER + "1704167100000,1,1,1,1\n",
+            (
+                r"line 2, column datetime: expected datetime in whole epoch seconds \(UTC\) below "
+                r"100000000000; found 1704167100000, which looks like milliseconds: "
+                r"divide by 10\*\*3"
+            ),
+        ),
+        (HEADER + "1704167100000000,1,1,1,1\n", r"microseconds: divide by 10\*\*6"),
+        (HEADER + "1704167100000000000,1,1,1,1\n", r"nanoseconds: divide by 10\*\*9"),
+        (HEADER + "1e30,1,1,1,1\n", r"column datetime: .*; found 1e\+30$"),
+        (HEADER + "300.5,1,1,1,1\n", r"column datetime: .*; found 300\.5$"),
+        (HEADER + "noon,1,1,1,1\n", r"expected epoch seconds \(UTC\), found 'noon'; mend it or"),
         (HEADER + "300,1,1,1,1\n300,2,2,2,2\n", "at 300 two differ"),
         (HEADER + "300," + "1" * 200_000 + ",1,1,1\n", "readable CSV file: field larger than"),
     ],
-    ids=["empty", "column", "text", "blank", "short", "nan", "conflict", "field"],
+    ids=[
+        "empty",
+        "empty first line",
+        "column",
+        "text",
+        "blank",
+        "short",
+        "nan",
+        "inf",
+        "decimal comma",
+        "decimal comma in two cells",
+        "semicolons",
+        "tabs",
+        "no header",
+        "no header but dates",
+        "another name",
+        "milliseconds",
+        "microseconds",
+        "nanoseconds",
+        "no unit",
+        "fraction",
+        "word",
+        "conflict",
+        "field",
+    ],
 )
 def test_a_file_that_is_not_bars_is_named_with_the_reason(
     tmp_path: Path, text: str, message: str
@@ -415,6 +485,48 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(BadBars, match=r"feed\.csv: expected a readable CSV file: .*codec"):
         read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-02 09:15:00+05:30", 1704167100),
+        ("2024-01-02T03:45:00Z", 1704167100),
+        ("2024-01-02 09:15:00", 1704167100),
+        ("2024-01-02", 1704133800),
+    ],
+)
+def test_a_date_is_refused_with_the_line_that_converts_it(
+    text: str, seconds: int, tmp_path: Path
+) -> None:
+    with pytest.raises(BadBars) as refused:
+        read_csv(write(tmp_path / "feed.csv", f"{HEADER}{text},1,1,1,1\n"))
+    said, _, line = str(refused.value).partition("; convert it with pandas: ")
+    assert said == (
+        f"{tmp_path / 'feed.csv'}: line 2, column datetime: expected epoch seconds (UTC), "
+        f"found {text!r}"
+    )
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(tmp_path / "feed.csv")
+    zone = ", with the zone of the market's clock"
+    assert line.endswith(zone) == ("tz_localize" in line)
+    exec(line.removesuffix(zone), {"pandas": pandas, "frame": frame})  # noqa: S102, what it tells
+    assert Bars.of(frame).datetime.tolist() == [seconds]
+
+
+def test_a_column_of_dates_is_refused_with_what_converts_it() -> None:
+    message = (
+        r"column datetime: found datetime64\[ns\]; convert dates with pandas: frame\['datetime'\]"
+    )
+    with pytest.raises(BadBars, match=message):
+        bars(datetime=np.array(["2024-01-02"] * 3, dtype="datetime64[ns]"))
+
+
+def test_a_path_where_nothing_is_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file/Nifty_5.csv"):
+        with pytest.raises(BadBars, match=rf"{name}: expected a bars file or .* nothing there"):
+            read_series(tmp_path / name)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -682,8 +794,7 @@ def test_a_file_of_another_suffix_is_read_as_csv(tmp_path: Path) -> None:
 
 
 def test_a_missing_series_file_is_named(tmp_path: Path) -> None:
-    message = r"Nifty_5\.csv: expected a readable file or folder of bars: .*No such file"
-    with pytest.raises(BadBars, match=message):
+    with pytest.raises(BadBars, match=r"Nifty_5\.csv: expected a bars file .* nothing there"):
         read_series([tmp_path / "Nifty_5.csv"])
 
 

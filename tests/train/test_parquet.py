@@ -160,6 +160,30 @@ def test_what_is_no_bars_is_refused_by_file_and_reason(
 
 
 @pytest.mark.parametrize(
+    ("dates", "seconds"),
+    [
+        ([DAY], 1704067200),
+        ([DAY.replace(tzinfo=None)], 1704067200 - 19800),
+        ([DAY.date()], 1704067200 - 19800),
+        (["2024-01-01 09:15:00"], 1704067200 + 33300 - 19800),
+    ],
+)
+def test_dates_are_refused_with_the_line_that_converts_them(
+    dates: list[Any], seconds: int, tmp_path: Path
+) -> None:
+    """Those without a zone in that of the example."""
+    one = {name: column[:1] for name, column in COLUMNS.items()} | {"datetime": dates}
+    path = write(tmp_path / "feed.parquet", one)
+    with pytest.raises(BadBars, match="; convert dates with polars: ") as refused:
+        read_parquet(path)
+    line = str(refused.value).partition("polars: ")[2]
+    line = line.removesuffix(", with the zone of the market's clock")
+    frame = eval(line, {"polars": polars, "frame": polars.read_parquet(path)})  # noqa: S307, told
+    frame.write_parquet(path)
+    assert read_parquet(path).datetime.tolist() == [seconds]
+
+
+@pytest.mark.parametrize(
     "content",
     [b"", b"datetime,open\n1,2\n", b"PAR1" + bytes(50) + b"PAR1"],
     ids=["empty", "CSV", "hollow"],
