@@ -26,6 +26,7 @@ from hrm_runtime.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.session import Session
 from hrm_train.checkpoint import Checkpoint, load_checkpoint
 from hrm_train.devices import computing_with
+from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid
 from hrm_train.model import HierarchicalReasoningModel
 from hrm_train.vocabulary import Vocabulary
@@ -290,12 +291,13 @@ def _rms(one: Floats, other: Floats) -> float:
 def _require_same_network(contract: Contract, source: Checkpoint) -> None:
     ours = contract.provenance.settings["hierarchical_reasoning_model"]
     theirs = source.settings.network.model_dump(mode="json")
-    if differing := [key for key in theirs if ours.get(key) != theirs[key]]:
-        shown = "; ".join(f"{key}: {ours.get(key)} and {theirs[key]}" for key in differing)
-        raise CheckpointInvalid(f"expected the checkpoint of this artifact; they differ in {shown}")
+    called = ("artifact", "checkpoint")
     known = Vocabulary(instruments=contract.instruments, timeframes=contract.timeframes)
-    if source.description.vocabulary != known:
+    differing = differences(ours, theirs, called) or known.differences(
+        source.description.vocabulary, called
+    )
+    if differing:
         raise CheckpointInvalid(
-            "expected the checkpoint of this artifact; they know other instruments or timeframes: "
-            f"{known} and {source.description.vocabulary}"
+            f"expected the checkpoint of this artifact; they differ in {differing}; give the one "
+            f"whose checkpoint.json has the sha256 {contract.provenance.checkpoint_sha256}"
         )

@@ -9,6 +9,7 @@ import numpy as np
 from hrm_runtime.bars import Integers, SkippedSeries, listed, moment
 from hrm_train.checkpoint import fold_name, folds_in, load_checkpoint
 from hrm_train.devices import Device, computing_with, kind_of
+from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.judgement import (
     Candidate,
@@ -123,12 +124,16 @@ def candidates(folder: str | Path) -> list[Candidate]:
             + ", ".join(map(fold_name, missing))
         )
     found = [Candidate(number, path, load_checkpoint(path)) for number, path in folds.items()]
-    trainings = [(one.checkpoint.settings, one.checkpoint.description.vocabulary) for one in found]
-    for one, training in zip(found, trainings, strict=True):
-        if training != trainings[0]:
+    first, called = found[0].checkpoint, (str(folds[1]), "this fold")
+    for one in found[1:]:
+        settings, names = one.checkpoint.settings, one.checkpoint.description.vocabulary
+        differing = differences(
+            first.settings.model_dump(mode="json"), settings.model_dump(mode="json"), called
+        ) or first.description.vocabulary.differences(names, called)
+        if differing:
             raise CheckpointInvalid(
-                f"{one.folder}: expected a fold of the same training as {folds[1]}, found other "
-                "settings or a different vocabulary"
+                f"{one.folder}: expected a fold of the same training as {folds[1]}; they differ in "
+                f"{differing}"
             )
     spans = [one.checkpoint.description for one in found]
     ends = [one.judged_until for one in spans]

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +32,10 @@ from hrm_runtime.bars import (
 )
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.contract import Instrument, Timeframe, Trading
+from hrm_runtime.files import whole
 from hrm_runtime.schema import SchemaMismatch, build
 from hrm_train.accounts import accounts
+from hrm_train.differences import differences
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.labels import action_returns, execution_costs, risk_lots
 from hrm_train.parquet import READERS
@@ -166,13 +167,10 @@ class Prepared:
         """
         require_new_file(path)
         arrays = {name: value for name, value in vars(self).items() if name != "manifest"}
-        partial = Path(f"{path}.partial")
         try:
-            partial.write_bytes(save(arrays, {"manifest": json.dumps(asdict(self.manifest))}))
-            os.replace(partial, path)
+            with whole(Path(path)) as partial:
+                partial.write_bytes(save(arrays, {"manifest": json.dumps(asdict(self.manifest))}))
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise DataInvalid(f"{path}: expected to write training tensors: {error}") from error
 
     @classmethod
@@ -204,10 +202,11 @@ class Prepared:
         Raises:
             DataInvalid: naming what differs.
         """
-        wanted, own = basis(settings), self.manifest.basis
-        if differing := [key for key in wanted if own.get(key) != wanted[key]]:
-            shown = "; ".join(f"{k}: settings {wanted[k]}, tensors {own.get(k)}" for k in differing)
-            raise DataInvalid(f"the tensors were prepared with other settings ({shown})")
+        called = ("settings", "tensors")
+        if differing := differences(basis(settings), self.manifest.basis, called):
+            raise DataInvalid(
+                f"the tensors were prepared with other settings ({differing}); prepare them again"
+            )
         self.manifest.vocabulary.require_rows(settings.network.embeddings)
 
     def renumbered(self, vocabulary: Vocabulary) -> "Prepared":
@@ -217,18 +216,15 @@ class Prepared:
             DataInvalid: it has other facts of one of them than these samples were made with.
         """
         own = self.manifest.vocabulary
-        for name, facts in own.instruments.items():
-            if replace(vocabulary.instruments[name], id=0) != replace(facts, id=0):
-                raise DataInvalid(
-                    f"instruments.{name}: expected the facts that are known, "
-                    f"{vocabulary.instruments[name]}; found {facts}"
-                )
-        for name, timeframe in own.timeframes.items():
-            if vocabulary.timeframes[name].seconds != timeframe.seconds:
-                raise DataInvalid(
-                    f"timeframes.{name}: expected {vocabulary.timeframes[name].seconds} seconds, "
-                    f"as known; found {timeframe.seconds}"
-                )
+        known = Vocabulary(
+            instruments={name: vocabulary.instruments[name] for name in own.instruments},
+            timeframes={name: vocabulary.timeframes[name] for name in own.timeframes},
+        )
+        if differing := known.differences(own, ("known", "found"), ids=False):
+            raise DataInvalid(
+                f"expected the facts of names that are known; they differ in {differing}; declare "
+                "the same in the settings, and prepare tensors again"
+            )
         return replace(
             self,
             manifest=replace(self.manifest, vocabulary=vocabulary),

@@ -1,6 +1,8 @@
 """Where training stands: everything the next step depends on, in one safetensors file."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from hrm_runtime.schema import SchemaMismatch, build
 from hrm_train.checkpoint import Epoch
+from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid
 
 FORMAT_VERSION: Final = 1
@@ -54,6 +57,13 @@ class Position:
     loss_sum: float
     loss_steps: int
 
+    def told(self, of: int) -> str:
+        """Where that is in training of so many epochs, in words."""
+        done = len(self.epochs)
+        if self.loss_steps:
+            return f"step {self.step:,}, in epoch {done + 1} of {of}"
+        return f"step {self.step:,}, the end of epoch {done} of {of}" if done else "no step yet"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
@@ -84,18 +94,36 @@ class State:
         Raises:
             CheckpointInvalid: not such a file.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                stored = build(_Stored, json.loads((file.metadata() or {})[_KEY]))
-        except (OSError, SafetensorError, KeyError, ValueError, SchemaMismatch) as error:
-            raise CheckpointInvalid(f"{path}: expected a state of training: {error}") from error
-        if stored.format_version != FORMAT_VERSION:
-            raise CheckpointInvalid(
-                f"{path}: expected format version {FORMAT_VERSION}, found {stored.format_version}; "
-                "resume with the library that wrote it, or go on from its weights with --init-from"
-            )
+        with _opened(path) as (file, stored):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return cls(stored.origin, stored.position, tensors)
+
+    @staticmethod
+    def position_in(path: Path) -> Position:
+        """How far the training in a file written by `save` had come; no tensor is read.
+
+        Raises:
+            CheckpointInvalid: not such a file.
+        """
+        with _opened(path) as (_, stored):
+            return stored.position
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, _Stored]]:
+    """A file of `State.save`, its tensors not read yet, and what stands beside them."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            stored = build(_Stored, json.loads((file.metadata() or {})[_KEY]))
+            if stored.format_version != FORMAT_VERSION:
+                raise CheckpointInvalid(
+                    f"{path}: expected format version {FORMAT_VERSION}, found "
+                    f"{stored.format_version}; resume with the library that wrote it, or go on "
+                    "from its weights with --init-from"
+                )
+            yield file, stored
+    except (OSError, SafetensorError, KeyError, ValueError, SchemaMismatch) as error:
+        raise CheckpointInvalid(f"{path}: expected a state of training: {error}") from error
 
 
 def require_same(saved: Origin, now: Origin, source: Path) -> None:
@@ -104,24 +132,8 @@ def require_same(saved: Origin, now: Origin, source: Path) -> None:
     Raises:
         CheckpointInvalid: naming every setting and every other origin that differs.
     """
-    ours, theirs = (_flat(asdict(origin)) for origin in (now, saved))
-    differing = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
-    if differing:
-        shown = "; ".join(
-            f"{name}: now {ours.get(name)}, saved {theirs.get(name)}" for name in differing
-        )
+    if differing := differences(asdict(now), asdict(saved), ("now", "saved")):
         raise CheckpointInvalid(
-            f"{source}: expected to resume what was begun, but it differs in {shown}; resume with "
-            "the same settings and data, or go on from its weights with --init-from"
+            f"{source}: expected to resume what was begun, but it differs in {differing}; resume "
+            "with the same settings and data, or go on from its weights with --init-from"
         )
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted path."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -1,10 +1,12 @@
 """Instruments and timeframes by name: their ids, which are rows of the tables, and their facts."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from hrm_runtime.contract import UNKNOWN, Instrument, Timeframe
+from hrm_train.differences import differences
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Embeddings, Settings
 
@@ -58,6 +60,19 @@ class Vocabulary:
                 )
             },
         )
+
+    def differences(self, other: "Vocabulary", called: tuple[str, str], ids: bool = True) -> str:
+        """Names and facts that differ, in words as `hrm_train.differences`; ids where no names do.
+
+        Args:
+            other: what to compare with.
+            called: what this and the other are called.
+            ids: whether they matter.
+        """
+        facts = differences(_without_ids(self), _without_ids(other), called)
+        if facts or not ids:  # a name more or less moves the ids of all others
+            return facts
+        return differences(asdict(self), asdict(other), called)
 
     def require_rows(self, limits: Embeddings) -> None:
         """Hold the number of names to the rows of the tables.
@@ -136,6 +151,14 @@ def _closest(name: str, there: set[str]) -> str:
         return f"known are {', '.join(sorted(there)[:5])}" + ", ..." * (len(there) > 5)
     case = ", which differs in upper and lower case" * (close[0] == name.casefold())
     return f"the closest is {folded[close[0]]}{case}"
+
+
+def _without_ids(vocabulary: Vocabulary) -> dict[str, Any]:
+    document = asdict(vocabulary)
+    for names in document.values():
+        for facts in names.values():
+            del facts["id"]
+    return document
 
 
 def _facts(settings: Settings, name: str, number: int) -> Instrument:

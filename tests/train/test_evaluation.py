@@ -232,7 +232,7 @@ def test_folds_of_several_trainings_are_refused(
     shutil.copytree(folds_folder / "fold-1", tmp_path / "fold-1")
     shutil.copytree(trained, tmp_path / "fold-2")
     with pytest.raises(
-        CheckpointInvalid, match=r"fold-2: expected a fold of the same training as .*1, found"
+        CheckpointInvalid, match=r"fold-2: expected a fold of the same training as .*1; they"
     ):
         evaluate(tmp_path, bars_folder)
 
