@@ -21,6 +21,7 @@ from typing import Final
 from safetensors import SafetensorError
 
 from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_runtime.files import whole
 from hrm_runtime.schema import (
     LinesConverted,
     SchemaMismatch,
@@ -252,14 +253,10 @@ class CheckpointWriter:
         Raises:
             CheckpointInvalid: it cannot be written; what had the name before is untouched.
         """
-        partial = self.folder / f".{name}.partial"
         try:
-            write(partial)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, self.folder / name)
+            with whole(self.folder / name) as partial:
+                write(partial)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             raise CheckpointInvalid(
                 f"{self.folder / name}: expected to write this file: {error}; what was saved "
                 "before is untouched"

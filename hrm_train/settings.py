@@ -1,6 +1,7 @@
 """Settings: the schema of `settings.yaml`, its presets, its reader and its commented writer."""
 
 import math
+import os
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hrm_runtime.columns import HISTORY_BARS, LEAST_HISTORY
 from hrm_runtime.contract import UNKNOWN, seconds_of
+from hrm_runtime.files import whole
 from hrm_train.errors import SettingsInvalid
 
 LARGE_PRODUCT: Final = 2**17
@@ -437,10 +439,14 @@ def write_preset(folder: str | Path, name: str) -> Path:
     """
     path = Path(folder) / "settings.yaml"
     text = render(preset(name))
+    if os.path.lexists(path):
+        raise SettingsInvalid(
+            f"{path}: expected to write a new file, found one; remove it or give another folder"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SettingsInvalid(f"{path}: expected to write a new file: {error}") from error
     return path

@@ -23,6 +23,7 @@ from hrm_runtime.backtest import Backtest
 from hrm_runtime.bars import Floats, counted, moment
 from hrm_runtime.bench import Bench, Result
 from hrm_runtime.book import Exit, Trade
+from hrm_runtime.files import whole
 from hrm_runtime.trace import Trace
 
 SUFFIX: Final = ".png"
@@ -70,7 +71,7 @@ def require_picture(path: Path) -> None:
         raise BadInput(f"{path}: expected its folder to exist")
     if os.path.isdir(path):
         raise BadInput(f"{path}: expected a file to write, found a folder")
-    if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
+    if not all(os.access(place, os.W_OK) for place in (path.parent, path) if place.exists()):
         raise BadInput(f"{path}: expected to write a picture there, but it is not allowed")
 
 
@@ -343,6 +344,7 @@ def _plain(panel: Axes) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=150)
+        with whole(path) as partial:
+            figure.savefig(partial, dpi=150, format=SUFFIX[1:])
     except OSError as error:
         raise BadInput(f"{path}: expected to write a picture there: {error}") from error
