@@ -153,6 +153,14 @@ def summed(fabric: Fabric, values: Tensor) -> Tensor:
     return total
 
 
+def anywhere(fabric: Fabric, *own: bool) -> list[bool]:
+    """For each of them, whether it holds in any process. All wait for all to ask."""
+    if fabric.world_size == 1:
+        return [*own]
+    votes = torch.tensor(own, dtype=torch.float32, device=fabric.device)
+    return [vote > 0 for vote in summed(fabric, votes).tolist()]
+
+
 def gathered(fabric: Fabric, rows: Tensor) -> Tensor:
     """The rows of all processes, in order of process."""
     if fabric.world_size == 1:

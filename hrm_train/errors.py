@@ -6,7 +6,8 @@ HrmError
 ├── DeviceMissing        ask for a device that this machine has
 ├── CheckpointInvalid    not a checkpoint, or one of other dimensions
 ├── ReportRefused        install what reports training, or report it elsewhere
-└── TrainingDiverged     lower the learning rate; the last good epoch is kept
+├── TrainingDiverged     lower the learning rate; the last good epoch is kept
+└── TrainingStopped      as it was asked to; resume it
 """
 
 from hrm_runtime.errors import HrmError
@@ -34,3 +35,7 @@ class ReportRefused(HrmError):
 
 class TrainingDiverged(HrmError):
     """A loss that is no longer a number."""
+
+
+class TrainingStopped(HrmError):
+    """Training ended before its end because it was asked to."""

@@ -31,6 +31,7 @@ from hrm_train.checkpoint import (
 from hrm_train.devices import (
     HERE,
     Where,
+    anywhere,
     computing_with,
     is_first_process,
     is_gpu,
@@ -39,7 +40,13 @@ from hrm_train.devices import (
     reproducible,
     summed,
 )
-from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid, TrainingDiverged
+from hrm_train.errors import (
+    CheckpointInvalid,
+    DataInvalid,
+    SettingsInvalid,
+    TrainingDiverged,
+    TrainingStopped,
+)
 from hrm_train.extension import extended
 from hrm_train.losses import answer_losses, chosen_regrets
 from hrm_train.model import HierarchicalReasoningModel
@@ -100,6 +107,7 @@ def train(
     init_from: str | Path | None = None,
     quantise: bool = False,
     where: Where = HERE,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Train on bars files, folders of them, or one prepared tensor file; write a checkpoint folder.
 
@@ -119,6 +127,8 @@ def train(
         quantise: switch quantisers on, calibrated on training samples, before training goes on
             from `init_from`.
         where: devices.
+        stop: asked before anything is written and after every step and epoch, in every process;
+            where it says so in any of them, where training stands is saved and training ends.
 
     Raises:
         CheckpointInvalid: `out` holds something else or cannot be written, what it holds was begun
@@ -127,6 +137,7 @@ def train(
             quantise. Nothing is written.
         DeviceMissing: a device was asked for that is not there. Nothing is written.
         TrainingDiverged: a loss is not finite. What was saved before is kept.
+        TrainingStopped: `stop` said so. `resume` goes on from there.
     """
     _require_source(quantise, init_from)
     settings = settings.with_threads()
@@ -151,7 +162,7 @@ def train(
             )
     plan = Plan(settings, prepared, split, split.boundary, None, source, quantise)
     fabric.launch()
-    return _train(fabric, plan, writer, resume, on_progress)
+    return _train(fabric, plan, writer, resume, on_progress, stop)
 
 
 def train_folds(
@@ -165,6 +176,7 @@ def train_folds(
     init_from: str | Path | None = None,
     quantise: bool = False,
     where: Where = HERE,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Checkpoint, ...]:
     """Train a checkpoint `out`/fold-k for each fold of a walk forward, from the same seed.
 
@@ -200,7 +212,7 @@ def train_folds(
         def on_fold(progress: Progress, number: int = number) -> None:
             on_progress(replace(progress, fold=number, folds=folds))
 
-        trained.append(_train(fabric, plan, writer, resume, on_fold))
+        trained.append(_train(fabric, plan, writer, resume, on_fold, stop))
     return tuple(trained)
 
 
@@ -400,7 +412,12 @@ def _writer(out: str | Path, resume: bool) -> CheckpointWriter:
 
 
 def _train(
-    fabric: Fabric, plan: Plan, writer: CheckpointWriter, resume: bool, on_progress: OnProgress
+    fabric: Fabric,
+    plan: Plan,
+    writer: CheckpointWriter,
+    resume: bool,
+    on_progress: OnProgress,
+    stop: Callable[[], bool],
 ) -> Checkpoint:
     settings, split = plan.settings, plan.split
     training, origin = settings.training, plan.origin
@@ -437,7 +454,9 @@ def _train(
             timeframes - {one.id for one in before.timeframes.values()},
         )
     kept = held_out(settings, prepared, split)
-    fabric.barrier()  # nothing is written before all have read
+    (stopped,) = anywhere(fabric, stop())  # nothing is written before all have read
+    if stopped:
+        raise TrainingStopped(f"{writer.folder} is as it was")
     with (
         computing_with(settings.threads),
         own_random_numbers(fabric.device),
@@ -456,20 +475,40 @@ def _train(
             _save(writer, run, origin, position)
         if training.compile and is_gpu(fabric):
             run.compile()
-        saved = time.monotonic()
-        for reached in fit(run, split.validation, position, on_progress):
-            ended = len(reached.epochs) > len(position.epochs)
-            position = reached
-            if ended and fabric.is_global_zero:
-                _describe(writer, plan, prepared, run, position.epochs)
-            due = time.monotonic() - saved >= 60.0 * training.save_minutes
-            if ended or fabric.broadcast(due):
-                _save(writer, run, origin, position)
-                saved = time.monotonic()
-                _tidy(writer, run, position.epochs)
-        _tidy(writer, run, position.epochs)  # a kill may have come between saving and this
+        _train_on(run, plan, prepared, position, writer, on_progress, stop)
     fabric.barrier()
     return load_checkpoint(writer.folder)
+
+
+def _train_on(
+    run: Run,
+    plan: Plan,
+    prepared: Prepared,
+    position: Position,
+    writer: CheckpointWriter,
+    on_progress: OnProgress,
+    stop: Callable[[], bool],
+) -> None:
+    """Train from `position` to the end, and keep in the folder what is to be kept."""
+    fabric, training = run.fabric, plan.settings.training
+    saved = time.monotonic()
+    for reached in fit(run, plan.split.validation, position, on_progress):
+        ended = len(reached.epochs) > len(position.epochs)
+        position = reached
+        if ended and fabric.is_global_zero:
+            _describe(writer, plan, prepared, run, position.epochs)
+        due = time.monotonic() - saved >= 60.0 * training.save_minutes
+        due, stopped = anywhere(fabric, due, stop())
+        if ended or due or stopped:
+            _save(writer, run, plan.origin, position)
+            saved = time.monotonic()
+            _tidy(writer, run, position.epochs)
+        if stopped:
+            fabric.barrier()  # no process ends before it is saved
+            raise TrainingStopped(
+                f"{writer.folder} holds training up to {position.told(training.epochs)}"
+            )
+    _tidy(writer, run, position.epochs)  # a kill may have come between saving and this
 
 
 def _quantise(model: HierarchicalReasoningModel, prepared: Prepared, split: Split) -> None:
@@ -491,19 +530,44 @@ def _untrained(prepared: Prepared, train: npt.NDArray[np.int64]) -> tuple[set[in
     )
 
 
-def _saved(folder: Path, origin: Origin) -> State | None:
-    """Where the training in `folder` was stopped; None where it wrote nothing to go on from."""
+def standing(out: str | Path, folds: int | None = None) -> dict[Path, Position | None]:
+    """Where training into `out`, or into each of its folds, was stopped; None where it never began.
+
+    Raises:
+        CheckpointInvalid: a folder holds something else, as `train` with `resume`, or its state of
+            training cannot be read.
+    """
+    out = Path(out)
+    folders = [out] if folds is None else [out / fold_name(k) for k in range(1, folds + 1)]
+    files = {
+        folder: _state_file(CheckpointWriter(folder, resume=True).folder) for folder in folders
+    }
+    return {
+        folder: None if file is None else State.position_in(file) for folder, file in files.items()
+    }
+
+
+def _state_file(folder: Path) -> Path | None:
+    """The state of the training in `folder`; None where it wrote nothing to go on from."""
     file = folder / LAST
     if file.exists():
-        state = State.load(file)
-        require_same(state.origin, origin, file)
-        return state
+        return file
     if (folder / MANIFEST).exists():
         raise CheckpointInvalid(
             f"{file}: expected a state of training to resume, found a checkpoint without one; "
             "choose another folder, and go on from its weights with --init-from"
         )
     return None
+
+
+def _saved(folder: Path, origin: Origin) -> State | None:
+    """Where the training in `folder` was stopped, held to what is to be resumed."""
+    file = _state_file(folder)
+    if file is None:
+        return None
+    state = State.load(file)
+    require_same(state.origin, origin, file)
+    return state
 
 
 def _save(writer: CheckpointWriter, run: Run, origin: Origin, position: Position) -> None:

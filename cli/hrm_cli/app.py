@@ -1,15 +1,18 @@
 """The verbs. Each is one library call; what is heavy is imported inside it.
 
-Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage.
+Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage, 130 Ctrl-C, 143
+SIGTERM; 141 where what reads the output has closed it (`hrm_cli.__main__`).
 
 One thing has one name in all of them; what an option was called before still works, unsaid.
 """
 
 import functools
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,7 +22,8 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 import hrm_runtime
-from hrm_cli import show
+from hrm_cli import given, show
+from hrm_cli.interrupts import Interrupted, Interrupts, command_with
 from hrm_cli.readers import one_series, readers
 from hrm_runtime import Account, GateFailed, HrmError
 from hrm_runtime.bars import read_series
@@ -116,14 +120,25 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-def verb(extra: str = "cli") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Turn errors into a message on stderr and an exit code; name the extra that is missing."""
+def verb(
+    extra: str = "cli", interrupted: str = "nothing was written"
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Turn errors and signals into a message on stderr and an exit code.
+
+    Args:
+        extra: named where a package of it is missing.
+        interrupted: what stands when a signal ends the verb.
+    """
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                return function(*args, **kwargs)
+                with Interrupts():
+                    given.require(function.__name__, kwargs)
+                    return function(*args, **kwargs)
+            except Interrupted as signalled:
+                _fail(f"interrupted; {interrupted}", signalled.code)
             except ModuleNotFoundError as error:
                 package = (error.name or "").partition(".")[0]
                 if package not in OPTIONAL:
@@ -256,13 +271,14 @@ def train(
     from hrm_train.devices import Where, is_first_process
     from hrm_train.prepared import skipped_of
     from hrm_train.tensorboard import tensorboard as board
-    from hrm_train.trainer import train_folds
+    from hrm_train.trainer import standing, train_folds
 
     where = Where(device.value, devices, nodes)
     if not is_first_process():
         show.silence()
         tensorboard, as_json = None, False
     with ExitStack() as stack:
+        stop = stack.enter_context(_resumable(out, folds))
         consumers = [stack.enter_context(show.training())]
         if tensorboard is not None:
             consumers.append(stack.enter_context(board(tensorboard)))
@@ -272,8 +288,11 @@ def train(
                 consume(progress)
 
         read = load_settings(settings)
+        if resume:
+            show.resumed(standing(out, folds), read.training.epochs)
         how: dict[str, Any] = {
             "resume": resume, "init_from": init_from, "quantise": quantise, "where": where,
+            "stop": stop,
         }  # fmt: skip
         if folds is None:
             trained = [fit(read, data, out, on_progress, **how)]
@@ -598,8 +617,35 @@ def replay(
         raise typer.Exit(GATE_FAILED)
 
 
+@contextmanager
+def _resumable(out: Path, folds: int | None) -> Iterator[Callable[[], bool]]:
+    """What training asks whether to stop; where it does, say how to go on."""
+    from hrm_train.devices import is_first_process
+    from hrm_train.errors import TrainingStopped
+    from hrm_train.trainer import standing
+
+    first = is_first_process()
+    with Interrupts(STOPPING if first else "") as interrupts:
+        try:
+            yield interrupts.came
+        except TrainingStopped as stopped:
+            if not first:  # a failure would have the first process killed while it speaks
+                raise typer.Exit from stopped
+            stands, code = str(stopped), interrupts.code
+        except Interrupted as signalled:
+            if not any(standing(out, folds).values()):
+                raise
+            stands, code = f"{out} holds what was saved before", signalled.code
+        else:
+            return
+    _fail(f"interrupted; {stands}; go on with\n{command_with('--resume')}", code)
+
+
+STOPPING = "\nhrm: stopping after this step; Ctrl-C again ends at once\n"
+
+
 @app.command(context_settings=_also(model="artifact"))
-@verb("demo")
+@verb("demo", interrupted="what it had made is removed")
 def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="New folder for everything the demo makes.")
@@ -618,7 +664,14 @@ def demo(
 
     if artifact is None and RELEASED.is_dir():
         artifact = RELEASED
-    if not run(out, artifact):
+    ours = not os.path.lexists(out)
+    try:
+        passed = run(out, artifact)
+    except Interrupted:
+        if ours:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    if not passed:
         raise typer.Exit(GATE_FAILED)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hrm_export.build import Change
     from hrm_train.checkpoint import Epoch
     from hrm_train.prepared import Series
+    from hrm_train.state import Position
     from hrm_train.trainer import Progress as Step
 
 out = Console()
@@ -56,6 +58,16 @@ MOST_FLIPS: Final = 10
 def note(text: str) -> None:
     """A line about what was done, however long."""
     err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def resumed(standing: "Mapping[Path, Position | None]", epochs: int) -> None:
+    """From where training that was stopped goes on, a line for each folder."""
+    for folder, position in standing.items():
+        if position is not None:
+            note(f"{folder}: going on after {position.told(epochs)}")
+        else:
+            found = "nothing to resume in it" if folder.exists() else "no such folder to resume"
+            note(f"{folder}: {found}; training from the beginning")
 
 
 def heading(text: str) -> None:

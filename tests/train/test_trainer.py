@@ -1074,9 +1074,9 @@ def test_a_run_that_went_on_from_a_checkpoint_is_resumed_with_the_same_one_only(
         (
             {"instruments.Nifty.lot_size": 50},
             DataInvalid,
-            r"instruments\.Nifty: expected the facts",
+            r"instruments\.Nifty\.lot_size: known 75, found 50",
         ),
-        ({"timeframes": {"5": {"seconds": 301}}}, DataInvalid, r"timeframes\.5: expected 300 seco"),
+        ({"timeframes": {"5": {"seconds": 301}}}, DataInvalid, r"5\.seconds: known 300, found 301"),
         (
             {"network.h_module.ffn_dim": 32},
             SettingsInvalid,

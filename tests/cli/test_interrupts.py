@@ -1,0 +1,339 @@
+"""Ctrl-C and SIGTERM: what stands is whole and told, and training goes on as if none had come."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic import SMALL
+from typer.testing import CliRunner
+
+from hrm_cli import app as verbs
+from hrm_cli.app import app
+from hrm_cli.interrupts import Interrupted, Interrupts, command_with, quoted
+from hrm_train.errors import TrainingStopped
+from hrm_train.settings import parse_settings, render
+
+INTERRUPTED = Path(__file__).parents[1] / "support" / "interrupted.py"
+
+IN_A_STEP = "hrm_train.run.Average.update"
+"""Called when the weights are those of the next step, and what counts steps is not yet."""
+IN_VALIDATION = "hrm_train.trainer.evaluate"
+
+TRAINING = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "save_minutes": 1e6}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, with a space in its name, of settings and the tensors made with them."""
+    folder = tmp_path_factory.mktemp("a place")
+    settings = parse_settings({**SMALL, "training": {**SMALL["training"], **TRAINING}})
+    (folder / "settings.yaml").write_text(render(settings))
+    done = run(*ask(folder, "prepare", "--out", folder / "bars.safetensors", data=bars_folder))
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def ask(place: Path, verb: str, *options: object, data: Path | None = None) -> list[str]:
+    tensors = data or place / "bars.safetensors"
+    return list(map(str, (verb, place / "settings.yaml", "--data", tensors, *options)))
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+Trained = Callable[..., dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The content of a folder of training, with some options, that nothing interrupted."""
+    kept: dict[tuple[str, ...], dict[str, bytes]] = {}
+
+    def train(*options: str) -> dict[str, bytes]:
+        if options not in kept:
+            out = tmp_path_factory.mktemp("whole") / "out"
+            done = run(*ask(place, "train", "--out", out, *options))
+            assert done.exit_code == 0, done.output
+            kept[options] = content(out)
+        return kept[options]
+
+    return train
+
+
+def signalled(
+    arguments: list[str], name: str, number: int, *signals: int, rank: int = 0
+) -> tuple[int, str, list[str]]:
+    """Exit code, standard output and error of `hrm` that gets signals when it is held."""
+    process = subprocess.Popen(
+        [sys.executable, INTERRUPTED, *arguments],
+        env={**os.environ, "HELD": f"{rank} {name} {number}", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said, pid = "", 0
+    for line in process.stderr:
+        if line.startswith("held "):
+            pid = int(line.split()[1])
+            break
+        said += line
+    assert pid, said
+    for count, one in enumerate(signals):
+        if count:  # one that comes before the last was taken in would be taken for it
+            while "stopping" not in line:
+                line = process.stderr.readline()
+        os.kill(pid, one)
+    out, err = process.communicate("\n")
+    return process.returncode, out, (said + err).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("one", "code", "name", "number", "where"),
+    [
+        (signal.SIGINT, 130, IN_A_STEP, 3, "step 3, in epoch 1 of 2"),
+        (signal.SIGTERM, 143, IN_VALIDATION, 1, "the end of epoch 1 of 2"),
+    ],
+)
+def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it(
+    one: int, code: int, name: str, number: int, where: str, place: Path, trained: Trained,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    out = tmp_path / "it's here"
+    arguments = ask(place, "train", "--out", out, "--device", "cpu", "--json")
+    returned, printed, said = signalled(arguments, name, number, one)
+    assert (returned, printed) == (code, "")
+    assert "hrm: stopping after this step; Ctrl-C again ends at once" in said
+    told, line = said[-2:]
+    assert told.startswith(f"hrm: interrupted; {out} holds training up to ")
+    assert told.endswith(f"{where}; go on with")
+    words = shlex.split(line)
+    assert words == [sys.executable, str(INTERRUPTED), *arguments, "--resume"]
+    assert content(out) != trained()
+    resumed = subprocess.run(
+        words,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert resumed.stderr.startswith(f"{out}: going on after ")
+    assert resumed.stderr.splitlines()[0].endswith(where)
+    assert content(out) == trained()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_tells_what_stands(
+    place: Path, trained: Trained, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ask(place, "train", "--out", out)
+    returned, _, said = signalled(arguments, IN_A_STEP, 3, signal.SIGINT, signal.SIGINT)
+    assert returned == 130
+    assert said[-2] == f"hrm: interrupted; {out} holds what was saved before; go on with"
+    again = run(*arguments, "--resume")
+    assert f"{out}: going on after no step yet" in again.stderr
+    assert content(out) == trained()
+
+
+def test_a_second_sigterm_waits_as_the_first(place: Path, trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ask(place, "train", "--out", out)
+    returned, _, said = signalled(arguments, IN_A_STEP, 2, signal.SIGTERM, signal.SIGTERM)
+    assert returned == 143
+    assert said[-2].endswith("holds training up to step 2, in epoch 1 of 2; go on with")
+
+
+def test_a_walk_forward_goes_on_in_the_fold_that_was_interrupted(
+    place: Path, trained: Trained, tmp_path: Path
+) -> None:
+    whole = trained("--folds", "2")
+    out = tmp_path / "out"
+    arguments = ask(place, "train", "--out", out, "--folds", "2")
+    returned, _, said = signalled(arguments, IN_VALIDATION, 3, signal.SIGINT)
+    assert returned == 130
+    assert said[-2].startswith(f"hrm: interrupted; {out / 'fold-2'} holds training up to step ")
+    again = run(*shlex.split(said[-1])[2:])
+    assert again.exit_code == 0
+    one, two, *_ = again.stderr.splitlines()
+    assert one.startswith(f"{out / 'fold-1'}: going on after step ")
+    assert one.endswith("the end of epoch 2 of 2")
+    assert two.endswith("the end of epoch 1 of 2")
+    assert content(out) == whole
+
+
+def test_of_several_processes_all_stop_where_one_is_interrupted(
+    place: Path, tmp_path: Path
+) -> None:
+    """The exit code is that of Ctrl-C: the first process does not know what came to another."""
+    arguments = ask(place, "train", "--devices", "2", "--device", "cpu", "--out")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = [sys.executable, str(INTERRUPTED), *arguments]
+    subprocess.run([*command, whole], env=environment, capture_output=True, check=True)
+    returned, _, said = signalled([*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1)
+    assert returned == 130
+    told = [line for line in said if line.startswith("hrm: ")]
+    assert told == [
+        f"hrm: interrupted; {out} holds training up to step 3, in epoch 1 of 2; go on with"
+    ]
+    resume = shlex.split(said[said.index(told[0]) + 1])
+    subprocess.run(resume, env=environment, capture_output=True, check=True)
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "stands"),
+    [
+        (("prepare", "{settings}", "--data", "{bars}", "--out", "bars.safetensors"),
+         "os.replace", "nothing was written"),
+        (("train", "{settings}", "--data", "{bars}", "--out", "out"),
+         "hrm_train.trainer.load_or_prepare", "nothing was written"),
+        (("train", "{settings}", "--data", "{bars}", "--out", "out", "--folds", "2"),
+         "hrm_train.trainer.walk_forward", "nothing was written"),
+        (("export", "{checkpoint}", "--out", "artifact"),
+         "hrm_export.exporter.write_files", "nothing was written"),
+        (("evaluate", "{checkpoint}", "--data", "{bars}"),
+         "hrm_train.evaluation.judge", "nothing was written"),
+        (("demo", "--out", "demo"),
+         "hrm_cli.demo.parse_settings", "what it had made is removed"),
+    ],
+    ids=["prepare", "train", "folds", "export", "evaluate", "demo"],
+)  # fmt: skip
+def test_a_verb_that_is_interrupted_says_so_in_a_line_and_leaves_nothing(
+    arguments: tuple[str, ...], name: str, stands: str, place: Path, bars_folder: Path,
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    there = {
+        "settings": place / "settings.yaml", "bars": bars_folder, "checkpoint": checkpoint_folder,
+    }  # fmt: skip
+    given = [argument.format(**there) for argument in arguments]
+    one = signal.SIGTERM if given[0] == "export" else signal.SIGINT
+    returned, printed, said = signalled(given, name, 1, one)
+    assert (returned, printed, said[-1]) == (128 + one, "", f"hrm: interrupted; {stands}")
+    assert not any("Traceback" in line for line in said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_interrupted_removes_nothing_that_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("hrm_cli.demo.run", interrupted)
+    (tmp_path / "mine").touch()
+    assert run("demo", "--out", tmp_path).exit_code == 130
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_process_that_is_not_the_first_stops_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a failure the launcher would kill the first, which still has to speak."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(verbs.typer.Exit) as ended, verbs._resumable(Path("out"), None):
+        raise TrainingStopped("out holds")
+    assert ended.value.exit_code == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_resume_of_nothing_says_so(there: bool, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    done = run(*ask(place, "train", "--out", out, "--resume", "--json"))
+    found = "nothing to resume in it" if there else "no such folder to resume"
+    assert done.stderr.splitlines()[0] == f"{out}: {found}; training from the beginning"
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith('{"best_epoch"')
+
+
+def test_signals_are_as_before_once_the_context_is_left() -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with Interrupts():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_a_process_was_started_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGTERM)
+            assert not interrupts.came()
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_waits_only_once_somebody_asks(capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupts("wait") as interrupts:
+        with pytest.raises(Interrupted) as ended:
+            signal.raise_signal(signal.SIGTERM)
+        assert ended.value.code == 143
+    with Interrupts("wait") as interrupts:
+        assert not interrupts.came()
+        assert interrupts.code == 130
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.came()
+        assert interrupts.code == 143
+        assert capfd.readouterr().err == "wait"
+        with pytest.raises(Interrupted) as ended:
+            signal.raise_signal(signal.SIGINT)
+        assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("original", "arguments", "expected"),
+    [
+        (["/usr/bin/python3", "/on/path/hrm"], ["train", "a b"], "hrm train 'a b' --resume"),
+        (["python3", "/off/path/hrm"], ["train", "x"], "/off/path/hrm train x --resume"),
+        (["python", "-m", "hrm_cli"], ["train", "x"], "python -m hrm_cli train x --resume"),
+        (["python", "here.py"], ["train", "x"], "python here.py train x --resume"),
+        (["python", "-m", "hrm_cli"], ["train", "--resume", "x"],
+         "python -m hrm_cli train --resume x"),
+        (["python", "-m", "hrm_cli"], ["train", "--", "-x"],
+         "python -m hrm_cli train --resume -- -x"),
+    ],
+)  # fmt: skip
+def test_the_command_is_told_as_it_is_typed(
+    original: list[str], arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", [*original, *arguments])
+    monkeypatch.setattr(sys, "argv", ["hrm", *arguments])
+    monkeypatch.setattr("shutil.which", lambda name: f"/on/path/{name}")
+    assert command_with("--resume") == expected
+
+
+def test_words_are_quoted_for_the_shell_at_hand() -> None:
+    words = ["hrm", "train", "my settings.yaml", "it's"]
+    assert quoted(words, windows=False) == """hrm train 'my settings.yaml' 'it'"'"'s'"""
+    assert quoted(words, windows=True) == """hrm train "my settings.yaml" it's"""
