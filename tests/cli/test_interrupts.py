@@ -5,12 +5,11 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from synthetic import SMALL
 from typer.testing import CliRunner
 
@@ -27,14 +26,6 @@ IN_A_STEP = "hrm_train.run.Average.update"
 IN_VALIDATION = "hrm_train.trainer.evaluate"
 
 TRAINING = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "save_minutes": 1e6}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +81,7 @@ def signalled(
     """Exit code, standard output and error of `hrm` that gets signals when it is held."""
     process = subprocess.Popen(
         [sys.executable, INTERRUPTED, *arguments],
-        env={**os.environ, "HELD": f"{rank} {name} {number}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "HELD": f"{rank} {name} {number}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -137,7 +128,7 @@ def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it
     assert content(out) != trained()
     resumed = subprocess.run(
         words,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ},
         capture_output=True,
         text=True,
         check=True,
@@ -191,10 +182,9 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
 ) -> None:
     """The exit code is that of Ctrl-C: the first process does not know what came to another."""
     arguments = ask(place, "train", "--devices", "2", "--device", "cpu", "--out")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = [sys.executable, str(INTERRUPTED), *arguments]
-    subprocess.run([*command, whole], env=environment, capture_output=True, check=True)
+    subprocess.run([*command, whole], capture_output=True, check=True)
     returned, _, said = signalled([*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1)
     assert returned == 130
     told = [line for line in said if line.startswith("hrm: ")]
@@ -202,7 +192,7 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
         f"hrm: interrupted; {out} holds training up to step 3, in epoch 1 of 2; go on with"
     ]
     resume = shlex.split(said[said.index(told[0]) + 1])
-    subprocess.run(resume, env=environment, capture_output=True, check=True)
+    subprocess.run(resume, capture_output=True, check=True)
     assert content(out) == content(whole)
 
 
