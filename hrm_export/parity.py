@@ -5,7 +5,7 @@ outputs to decision. Only what runs a pass differs.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,8 @@ TWINS: Final[Mapping[Precision, str]] = {
 
 ARTIFACT: Final = "artifact"
 HARD: Final = "artifact, hard windows"
+PLAIN: Final = (ARTIFACT, TORCH)
+"""The stage that shows what fewer bits do; of fp32, the one that shows the arithmetic too."""
 
 States = tuple[list[Floats], list[Floats]]
 """z_L after every low step, z_H after every high step."""
@@ -218,27 +220,67 @@ def torch_run(model: HierarchicalReasoningModel) -> Run:
     return run
 
 
-def require(stages: Iterable[Stage]) -> None:
+def require(stages: Sequence[Stage]) -> None:
     """Raise unless every stage passed that had to.
 
     Raises:
-        ParityFailed: naming each output beyond its tolerance and each decision that differs.
+        ParityFailed: as the first of `failures`.
     """
-    for stage in stages:
-        if stage.passed or not stage.gated:
-            continue
-        beyond = [
-            f"{name}: {output.max_rel:.3g} against {output.tolerance} in {output.beyond} windows"
-            for name, output in stage.outputs.items()
-            if output.beyond
-        ]
-        flips = [f"window {f.window}: {f.what} (gap {f.gap:.3g})" for f in stage.flips]
-        raise ParityFailed(
-            f"{stage.stage} differs from {stage.reference} over {stage.windows} windows. "
-            f"Outputs beyond tolerance: {'; '.join(beyond) or 'none'}. "
-            f"Decisions that differ: {len(flips)}: {'; '.join(flips[:10]) or 'none'}. "
-            "The graph does not compute what was trained; nothing was written"
+    for failure in failures(stages):
+        raise ParityFailed(f"{failure}. Nothing was written")
+
+
+def failures(stages: Sequence[Stage]) -> list[str]:
+    """Of each stage that had to pass and did not: what differs, by how much, and what to do."""
+    return [
+        _failure(stage, _remedy(stage, stages))
+        for stage in stages
+        if stage.gated and not stage.passed
+    ]
+
+
+def _failure(stage: Stage, remedy: str) -> str:
+    beyond = [
+        f"{name}: {output.max_rel:.3g} against {output.tolerance} in {output.beyond} windows"
+        for name, output in stage.outputs.items()
+        if output.beyond
+    ]
+    flips = [f"window {f.window}: {f.what} (gap {f.gap:.3g})" for f in stage.flips]
+    return (
+        f"{stage.stage} differs from {stage.reference} over {stage.windows} windows; beyond near "
+        f"ties, {int(stage.allowance * stage.windows)} of them may. "
+        f"Outputs beyond tolerance: {'; '.join(beyond) or 'none'}. "
+        f"Decisions that differ: {len(flips)}: {'; '.join(flips[:10]) or 'none'}. {remedy}"
+    )
+
+
+def _remedy(stage: Stage, stages: Sequence[Stage]) -> str:
+    """What a failure means, and what a user can do."""
+    quantised = any(other.reference == TWINS["int8"] for other in stages)
+    trained = any(other.gated for other in stages if (other.stage, other.reference) == PLAIN)
+    if stage.reference == TWINS["int8"]:
+        return (
+            "Both sides compute the same integers, of inputs that float32 rounds otherwise, and "
+            "this network turns too much of that into other answers. "
+            + (
+                "Train it longer with --quantise, so that its answers stand out from rounding "
+                "(docs/training.md), or export it as fp16"
+                if trained
+                else "It was calibrated only: train on with hrm train --quantise --init-from and "
+                "export that, give more or other bars with --calibration, or export it as fp16"
+            )
         )
+    if quantised and (stage.stage, stage.reference) == PLAIN:
+        return (
+            "Quantisers change actions of which the network without them is sure. Train it longer "
+            "with --quantise, or export it as fp16"
+        )
+    return (
+        "Both sides compute the same in float32, added up in another order. A network that has not "
+        "settled, since it was trained for too few steps or too fast, makes much of that: train it "
+        "longer, or with a lower learning_rate. If a well trained one differs, the graph does not "
+        "compute what was trained: please report it"
+    )
 
 
 def _opened(graph: bytes, contract: Contract) -> Run:

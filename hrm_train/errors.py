@@ -30,7 +30,7 @@ class CheckpointInvalid(HrmError):
 
 
 class ReportRefused(HrmError):
-    """Progress that cannot be reported as asked for; nothing has started."""
+    """Progress that cannot be reported as asked for; what was saved before stands."""
 
 
 class TrainingDiverged(HrmError):

@@ -29,7 +29,8 @@ def tensorboard(folder: str | Path) -> "Iterator[Callable[[Progress], None]]":
     `epoch/...`, the fields of `Epoch`. Where there are folds, each has a run of its own, `fold-k`.
 
     Raises:
-        ReportRefused: the package tensorboard is missing, or `folder` cannot be written.
+        ReportRefused: the package tensorboard is missing, or `folder` cannot be written, at once or
+            later, which then ends the training.
     """
     folder = Path(folder)
     writer_of = _writer_class()
@@ -37,14 +38,31 @@ def tensorboard(folder: str | Path) -> "Iterator[Callable[[Progress], None]]":
     runs: dict[int, _Run] = {}
     with ExitStack() as stack:
 
+        def close(writer: "SummaryWriter") -> None:
+            with _told(folder):
+                writer.close()
+
         def report(progress: "Progress") -> None:
-            if progress.fold not in runs:
-                place = folder / f"fold-{progress.fold}" if progress.folds > 1 else folder
-                writer = stack.enter_context(writer_of(str(place)))
-                runs[progress.fold] = _Run(writer)
-            runs[progress.fold].report(progress)
+            with _told(folder):
+                if progress.fold not in runs:
+                    place = folder / f"fold-{progress.fold}" if progress.folds > 1 else folder
+                    runs[progress.fold] = _Run(writer := writer_of(str(place)))
+                    stack.callback(close, writer)
+                runs[progress.fold].report(progress)
 
         yield report
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What the writer's thread met with when it wrote, or what this one does."""
+    try:
+        yield
+    except OSError as error:
+        raise ReportRefused(
+            f"{folder}: expected to write events there: {error}; make room, or go on with another "
+            "folder or none; training is resumed from where it was saved"
+        ) from error
 
 
 class _Run:

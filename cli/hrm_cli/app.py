@@ -281,6 +281,7 @@ def train(
         stop = stack.enter_context(_resumable(out, folds))
         consumers = [stack.enter_context(show.training())]
         if tensorboard is not None:
+            stack.enter_context(show.failing_threads_quiet())
             consumers.append(stack.enter_context(board(tensorboard)))
 
         def on_progress(progress: Any) -> None:
@@ -408,6 +409,7 @@ def parity(
 ) -> None:
     """Hold an artifact against torch: every output, every decision."""
     from hrm_export import check_parity
+    from hrm_export.parity import failures
 
     with show.working("comparing with torch"):
         report = check_parity(artifact, checkpoint, data, windows)
@@ -417,7 +419,7 @@ def parity(
         show.parity(report.stages)
         show.skipped(report.skipped)
     if not report.passed:
-        raise typer.Exit(GATE_FAILED)
+        _fail("\n".join(failures(report.stages)), GATE_FAILED)
 
 
 @app.command()

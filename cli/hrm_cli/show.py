@@ -1,6 +1,8 @@
 """What a person sees: tables on stdout, progress and notes on stderr."""
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +49,15 @@ DECISIONS: Final = (
     "in ATR: the average range of a bar, here of the last 14."
 )
 """Below them, for who has not seen any."""
+
+PLAIN: Final = "torch eager"
+"""The reference that computes in float32."""
+
+GATES: Final = (
+    "A decision is an action, its segments and whole lots. What says passed or FAILED is held to "
+    "tolerances, near ties excused; what says within or beyond is told only."
+)
+"""Below the ladder: what an artifact depends on."""
 
 WHOLE: Final = Column(no_wrap=True)
 """Of progress, never shortened: where a terminal is narrow, the bar is."""
@@ -134,6 +145,22 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
             said = text
 
         yield on_progress
+
+
+@contextmanager
+def failing_threads_quiet() -> Iterator[None]:
+    """No traceback of a thread that cannot write: who waits for it raises what it met with."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def silence() -> None:
@@ -299,8 +326,12 @@ def parity(stages: Sequence[Stage]) -> None:
             verdict if stage.gated else f"[dim]{'within' if stage.passed else 'beyond'}[/dim]",
         )
     out.print(table)
+    out.print(GATES, style="dim", highlight=False)
+    twins = [stage.reference for stage in stages if stage.reference.startswith(f"{PLAIN}, ")]
     for stage in stages:
         _bands(stage)
+        if stage.flips and stage.reference == PLAIN and stage.stage == "artifact" and twins:
+            out.print(_fewer_bits(stage, twins[0]), style="dim", highlight=False)
         for name, output in stage.outputs.items():
             if output.beyond:
                 out.print(
@@ -312,6 +343,29 @@ def parity(stages: Sequence[Stage]) -> None:
             out.print(f"  window {flip.window}: {flip.what} differs, top-two gap {flip.gap:.2e}")
         if len(stage.flips) > MOST_FLIPS:
             out.print(f"  and {len(stage.flips) - MOST_FLIPS:,} more")
+
+
+def _fewer_bits(stage: Stage, twin: str) -> str:
+    """Why an artifact of fewer bits decides otherwise than the float32 network, and what to do."""
+    what = Counter(flip.what for flip in stage.flips)
+    if stage.gated:
+        held = (
+            "Actions of which the network is sure, by a gap above 0.2, are held to it, no lots: "
+            f"what was trained and is judged is {twin}."
+        )
+    elif "quantised" in twin:
+        held = (
+            "It is told only. hrm train --quantise --init-from CHECKPOINT trains the network as "
+            "int8 computes, so that what is deployed is what was trained and is judged."
+        )
+    else:
+        held = "It is told only."
+    return (
+        f"{stage.stage} against {stage.reference}: {what['action']:,} of {stage.windows:,} differ "
+        f"in the action, {what['quantity']:,} in lots alone, {what['segments']:,} in segments. "
+        "This is what fewer bits do: near ties turn, as the gaps show, and lots are whole numbers "
+        f"that a small change moves. {held}"
+    )
 
 
 def _bands(stage: Stage) -> None:

@@ -584,6 +584,8 @@ def test_parity_with_another_checkpoint_fails_the_gate_and_says_where(
     result = hrm(*arguments)
     assert result.exit_code == GATE_FAILED
     assert "FAILED" in result.stdout
+    assert "hrm: artifact differs from torch eager over 64 windows; beyond near" in result.stderr
+    assert "Nothing was written" not in result.stderr
     said = hrm(*arguments, "--json")
     assert said.exit_code == GATE_FAILED
     found = json.loads(said.stdout)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ Said = Callable[..., list[str]]
 def said(monkeypatch: pytest.MonkeyPatch) -> Said:
     """The lines that are shown of something, without frames."""
     written = io.StringIO()
-    monkeypatch.setattr(show, "out", Console(file=written, width=200))
+    monkeypatch.setattr(show, "out", Console(file=written, width=1000))
 
     def shown(what: Callable[..., None], *arguments: object) -> list[str]:
         what(*arguments)
@@ -83,7 +84,9 @@ def test_the_ladder_has_a_line_for_each_stage(said: Said) -> None:
         stage("one", gated=False),
         stage("other", gated=False, passed=False),
     ]
-    assert [cells(line) for line in said(show.parity, stages)] == [
+    *lines, below = said(show.parity, stages)
+    assert below == show.GATES
+    assert [cells(line) for line in lines] == [
         ["stage", "against", "windows", "largest difference", "decisions equal"],
         ["composed", "torch eager", "2,000", "1.0e-04", "100.00%", "passed"],
         ["fused", "torch eager", "2,000", "1.0e-04", "100.00%", "FAILED"],
@@ -101,11 +104,11 @@ def test_outputs_beyond_their_tolerance_are_named(said: Said) -> None:
 
 
 def test_outputs_that_are_only_listed_are_not(said: Said) -> None:
-    assert len(said(show.parity, [stage(tolerance=None)])) == 2
+    assert len(said(show.parity, [stage(tolerance=None)])) == 3
 
 
 def test_agreement_is_shown_by_gap_where_decisions_differ(said: Said) -> None:
-    _, _, title, more, *table, first, second = said(show.parity, [stage(flips=2)])
+    _, _, _, title, more, *table, first, second = said(show.parity, [stage(flips=2)])
     assert f"{title} {more}" == "artifact against torch eager, by the latter's top-two gap"
     assert [cells(line) for line in table] == [
         ["gap from", "windows", "same action", "same decision"],
@@ -126,3 +129,34 @@ def test_ten_decisions_that_differ_are_listed(flips: int, more: str | None, said
     assert len(listed) == 10
     assert listed[-1] == "window 63: action differs, top-two gap 9.00e-03"
     assert lines[-1] == (more or listed[-1])
+
+
+@pytest.mark.parametrize(
+    ("twin", "gated", "held"),
+    [
+        ("quantised", False, "It is told only. hrm train --quantise --init-from CHECKPOINT trains"),
+        ("quantised", True, "what was trained and is judged is torch eager, quantised."),
+        ("float16 weights", False, "a small change moves. It is told only."),
+    ],
+)
+def test_what_fewer_bits_do_is_explained(said: Said, twin: str, gated: bool, held: str) -> None:
+    last = replace(stage(gated=gated), flips=FLIPS)
+    lines = said(show.parity, [replace(stage(), reference=f"torch eager, {twin}"), last])
+    assert show.GATES in lines
+    (line,) = (line for line in lines if line.startswith("artifact against torch eager: "))
+    assert line.startswith(
+        "artifact against torch eager: 1 of 2,000 differ in the action, 2 in lots alone, 0 in"
+    )
+    assert held in line
+
+
+def test_decisions_that_must_agree_are_not_explained_away(said: Said) -> None:
+    lines = said(show.parity, [replace(stage(passed=False), flips=FLIPS)])
+    assert not any("in lots alone" in line for line in lines)
+
+
+FLIPS = (
+    Flip(window=1, what="action", gap=0.001),
+    Flip(window=2, what="quantity", gap=0.1),
+    Flip(window=5, what="quantity", gap=0.2),
+)

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -386,3 +387,23 @@ def test_silence_says_nothing_on_either_stream(
     show.note("done")
     show.epochs([epoch(1)], 1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_thread_that_cannot_write_says_nothing_and_another_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: told.append(arguments[1]))
+    before = threading.excepthook
+    other = RuntimeError("other")
+    with show.failing_threads_quiet():
+        for error in (OSError(28, "full"), other):
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+    assert told == [other]
+    assert threading.excepthook is before
+
+
+def fail(error: Exception) -> None:
+    raise error

@@ -1,6 +1,7 @@
 """The parity ladder: whole tensors and whole decisions, held against torch, and loud when wrong."""
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
@@ -23,6 +24,7 @@ from hrm_export.inputs import HARD_WINDOWS, Inputs
 from hrm_export.parity import (
     as_deployed,
     compare,
+    failures,
     lower_rungs,
     require,
     torch_run,
@@ -530,6 +532,49 @@ def test_a_model_that_computes_something_else_is_caught(
         ParityFailed, match=r"Outputs beyond tolerance: \w+: .* against [\d.e-]+ in \d+ windows"
     ):
         require([stage])
+
+
+TWIN = "torch eager, quantised"
+
+
+@pytest.mark.parametrize(
+    ("failed", "others", "remedy"),
+    [
+        (("fused", EAGER), [], "train it longer, or with a lower learning_rate. If a well trained"),
+        (("artifact", EAGER), [], "in float32, added up in another order. .* please report it"),
+        (("artifact", "torch eager, float16 weights"), [], "please report it"),
+        (
+            ("artifact", TWIN),
+            [("artifact", EAGER, False)],
+            "It was calibrated only: train on with hrm train --quantise --init-from .*fp16",
+        ),
+        (("artifact", TWIN), [("artifact", EAGER, True)], "Train it longer with --quantise, so th"),
+        (
+            ("artifact, hard windows", TWIN),
+            [("artifact", EAGER, False)],
+            "more or other bars with --calibration",
+        ),
+        (("fused", EAGER), [("artifact", TWIN, True)], "please report it"),
+        (("artifact", EAGER), [("artifact", TWIN, True)], "Quantisers change actions of which the"),
+    ],
+)
+def test_a_failure_says_what_it_means_and_what_to_do(
+    failed: tuple[str, str], others: list[tuple[str, str, bool]], remedy: str, model: Model,
+    checkpoint: Checkpoint, inputs: Inputs,
+) -> None:  # fmt: skip
+    compared = compare(FLOAT, torch_run(checkpoint.model), model.run, inputs, 2)
+    good = [compared.stage(name, reference, gated=gated) for name, reference, gated in others]
+    bad = replace(compared.stage(*failed), passed=False, allowance=0.1)
+    stages = [*good, bad]
+    (told,) = failures(stages)
+    assert told.startswith(
+        f"{failed[0]} differs from {failed[1]} over {len(inputs)} windows; beyond near ties, "
+        f"{len(inputs) // 10} of them may. Outputs beyond tolerance: none. "
+    )
+    assert re.search(remedy, told)
+    with pytest.raises(ParityFailed) as refused:
+        require(stages)
+    assert str(refused.value) == f"{told}. Nothing was written"
 
 
 def test_the_failure_names_decisions_that_differ(

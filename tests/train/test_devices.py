@@ -21,6 +21,7 @@ from hrm_train import devices
 from hrm_train.devices import (
     HERE,
     Where,
+    anywhere,
     computing_with,
     gathered,
     is_first_process,
@@ -334,3 +335,14 @@ def test_of_several_processes_the_rows_are_put_in_order_of_process(
     found = gathered(fabric, rows[rank])
     assert found.dtype == rows[0].dtype
     assert_equal(found, torch.cat(rows))
+
+
+def test_what_one_process_wants_all_hear() -> None:
+    def reduced(values: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "sum"
+        return values + torch.tensor([0.0, 1.0, 1.0])  # what another one wants
+
+    alone: Any = SimpleNamespace(world_size=1)
+    several: Any = SimpleNamespace(world_size=2, device=torch.device("cpu"), all_reduce=reduced)
+    assert anywhere(alone, True, False) == [True, False]
+    assert anywhere(several, False, False, True) == [False, True, True]

@@ -73,6 +73,17 @@ def test_a_state_is_read_back_as_it_was_written(settings: Settings, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
+def test_a_position_is_read_alone_and_told_in_words(settings: Settings, tmp_path: Path) -> None:
+    state(settings).save(tmp_path / "last")
+    position = State.position_in(tmp_path / "last")
+    assert position == state(settings).position
+    assert position.told(5) == "step 7, in epoch 3 of 5"
+    assert (
+        replace(position, loss_steps=0, step=7000).told(2) == "step 7,000, the end of epoch 2 of 2"
+    )
+    assert replace(position, loss_steps=0, epochs=()).told(2) == "no step yet"
+
+
 def test_the_same_state_is_the_same_bytes(settings: Settings, tmp_path: Path) -> None:
     written = state(settings)
     for name in ("one", "two"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch.utils.tensorboard  # noqa: F401, so that only what a test hides is missing
+import torch.utils.tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrm_train import tensorboard as module
@@ -182,3 +182,26 @@ def test_a_folder_that_cannot_be_written_is_named(place: str, tmp_path: Path) ->
     with pytest.raises(ReportRefused, match=message), tensorboard(tmp_path / place):
         pytest.fail("training has started")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_disk_that_fills_up_while_events_are_written_ends_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def never_closed(report: Callable[[Progress], None]) -> None:
+        monkeypatch.setattr(torch.utils.tensorboard.SummaryWriter, "add_scalar", full)
+        report(progress(1))
+
+    message = r"expected to write events there: \[Errno 28\] No space left .*; make room, or go on"
+    with pytest.raises(ReportRefused, match=message), tensorboard(tmp_path / "one") as report:
+        never_closed(report)
+    with (
+        pytest.raises(ReportRefused, match=message),
+        monkeypatch.context() as patch,
+        tensorboard(tmp_path / "two") as report,
+    ):
+        patch.undo()
+        patch.setattr(torch.utils.tensorboard.SummaryWriter, "close", full)
+        report(progress(1))

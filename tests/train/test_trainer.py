@@ -42,6 +42,7 @@ from hrm_train.errors import (
     DeviceMissing,
     SettingsInvalid,
     TrainingDiverged,
+    TrainingStopped,
 )
 from hrm_train.losses import answer_losses
 from hrm_train.prepared import Prepared, prepare_series
@@ -63,6 +64,7 @@ from hrm_train.trainer import (
     held_out,
     initial_model,
     load_or_prepare,
+    standing,
     train_folds,
 )
 from hrm_train.windows import spread, windows
@@ -557,6 +559,69 @@ def test_a_run_that_saves_seldom_goes_on_from_its_last_epoch(
     first = 1 + [len(progress.epochs) for progress in whole].index(1)
     assert repr(again) == repr(whole if after <= first else whole[first:])
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("after", "where"),
+    [
+        (1, "step 1, in epoch 1 of 2"),
+        (4, "step 4, in epoch 1 of 2"),
+        (5, "step 4, the end of epoch 1 of 2"),
+    ],
+)
+def test_a_run_that_is_asked_to_stop_saves_the_step_it_is_at(
+    after: int, where: str, tensors: Path, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings(SHORT | {"training.save_minutes": 1e6})
+    train(settings, tensors, tmp_path / "whole")
+    asked = iter(range(100))
+    out = tmp_path / "out"
+    with pytest.raises(TrainingStopped, match=f"out holds training up to {where}$"):
+        train(settings, tensors, out, stop=lambda: next(asked) == after)
+    ((folder, position),) = standing(out).items()
+    assert folder == out
+    assert position is not None
+    assert position.told(2) == where
+    train(settings, tensors, out, resume=True)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_run_that_is_asked_to_stop_before_its_first_step_writes_nothing(
+    short: Settings, tensors: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingStopped, match=r"out is as it was$"):
+        train(short, tensors, tmp_path / "out", stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+    assert standing(tmp_path / "out") == {tmp_path / "out": None}
+
+
+def test_folds_that_are_asked_to_stop_stand_where_each_of_them_is(
+    short: Settings, tensors: Path, tmp_path: Path
+) -> None:
+    told: list[Progress] = []
+
+    def in_second() -> bool:
+        return bool(told) and told[-1].fold == 2
+
+    with pytest.raises(TrainingStopped, match="fold-2 holds training up to step 1, in epoch 1 of"):
+        train_folds(short, tensors, tmp_path, 2, told.append, stop=in_second)
+    found = standing(tmp_path, 3)
+    assert [path.name for path in found] == ["fold-1", "fold-2", "fold-3"]
+    epochs = [position and len(position.epochs) for position in found.values()]
+    assert epochs == [2, 0, None]
+
+
+def test_what_holds_no_training_stands_nowhere(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(CheckpointInvalid, match="expected a new or empty folder or a checkpoint"):
+        standing(tmp_path)
+    shutil.copytree(trained, tmp_path / "out")
+    (tmp_path / "out" / "last.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointInvalid, match=r"last\.safetensors: expected a state of"):
+        standing(tmp_path / "out")
+    (tmp_path / "out" / "last.safetensors").unlink()
+    with pytest.raises(CheckpointInvalid, match="found a checkpoint without one"):
+        standing(tmp_path / "out")
 
 
 def test_a_finished_run_that_is_resumed_is_as_it_was(
