@@ -1238,11 +1238,11 @@ def test_a_device_that_is_missing_is_named_before_any_data_is_read(
     ("name", "count", "error", "message"),
     [
         ("absent_5.csv", 0, BadBars, "absent_5.csv: expected a readable file or folder of b"),
-        ("Nifty_5.csv", 50, DataInvalid, "expected at least one series long enough"),
+        ("Nifty_5.csv", 50, DataInvalid, "found none: Nifty_5: 50 bars, "),
         ("Nifty_5.csv", 212, DataInvalid, "leaves . samples to train on and 0 to validate on"),
         ("Nifty_5.csv", 226, DataInvalid, "at least 32 validation samples"),
         ("Nifty_15.csv", 300, DataInvalid, "Nifty_15: expected bars 900 s apart"),
-        ("Nifty_weekly.csv", 300, SettingsInvalid, "timeframes.weekly: expected its seconds"),
+        ("Nifty_weekly.csv", 300, DataInvalid, "Nifty_weekly: timeframes.weekly: expected its se"),
     ],
 )
 def test_data_that_cannot_be_trained_on_leaves_nothing_written(
