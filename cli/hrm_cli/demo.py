@@ -7,8 +7,6 @@ released model; torch is imported after it.
 
 import json
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ import numpy as np
 from bokeh_sampledata import stocks
 
 from hrm_cli import show
+from hrm_cli.interrupts import command
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact import load_contract
@@ -82,8 +81,8 @@ def run(folder: Path, released: Path | None = None) -> bool:
     )
     show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
     show.heading("Next")
-    for command in next_commands(folder):
-        show.note(f"  {command}")
+    for line in next_commands(folder):
+        show.note(f"  {line}")
     return passed
 
 
@@ -112,14 +111,11 @@ def _train_and_export(settings: Settings, data: Path, checkpoint: Path, artifact
 
 def next_commands(folder: Path) -> tuple[str, str, str]:
     """What to try on what the demo made, as one would type it."""
-    beside = Path(sys.executable).with_name("hrm")
-    hrm = shlex.quote("hrm" if shutil.which("hrm") else str(beside))
-    artifact, bars = (shlex.quote(str(folder / name)) for name in ("artifact", "bars"))
-    one = shlex.quote(str(folder / "bars" / "IBM_D.csv"))
+    artifact, bars, one = (str(folder / name) for name in ("artifact", "bars", "bars/IBM_D.csv"))
     return (
-        f"{hrm} backtest {artifact} --data {bars} --picture equity.png",
-        f"{hrm} trace {artifact} --data {one} --picture trace.png",
-        f"{hrm} inspect {artifact}",
+        command("backtest", artifact, "--data", bars, "--picture", "equity.png"),
+        command("trace", artifact, "--data", one, "--picture", "trace.png"),
+        command("inspect", artifact),
     )
 
 

@@ -74,16 +74,21 @@ class Interrupts:
             os.write(2, self._notice.encode())  # what was interrupted may be using sys.stderr
 
 
-def command_with(option: str) -> str:
-    """The command that started this process, with `option` once, as it is typed in a shell."""
-    arguments = sys.argv[1:]
-    start = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
+def command(*arguments: str) -> str:
+    """`hrm` with these arguments, called as it was to start this process, as typed in a shell."""
+    start = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
     if len(start) == 2 and not start[1].endswith(".py"):  # a script that pip made
         program = Path(start[1])
         start = [program.name if shutil.which(program.name) == str(program) else str(program)]
+    return quoted([*start, *arguments])
+
+
+def command_with(option: str) -> str:
+    """The command that started this process, with `option` once, as it is typed in a shell."""
+    arguments = sys.argv[1:]
     if option not in arguments:
         arguments.insert(arguments.index("--") if "--" in arguments else len(arguments), option)
-    return quoted([*start, *arguments])
+    return command(*arguments)
 
 
 def quoted(words: list[str], windows: bool = os.name == "nt") -> str:

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -90,16 +89,15 @@ def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
         decide_without_torch(tmp_path / "nowhere", tmp_path / "Alpha_5.csv")
 
 
-def test_the_next_commands_run_from_where_the_demo_was_started(
+def test_the_next_commands_call_hrm_as_the_demo_was_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beside = Path(sys.executable).with_name("hrm")
-    for found, hrm in ((str(beside), "hrm"), (None, str(beside))):
-        monkeypatch.setattr(shutil, "which", lambda _, found=found: found)
-        commands = [shlex.split(command) for command in next_commands(tmp_path / "the demo")]
-        assert [command[0] for command in commands] == [hrm] * 3
-        assert [command[1] for command in commands] == ["backtest", "trace", "inspect"]
-        assert {command[2] for command in commands} == {str(tmp_path / "the demo" / "artifact")}
+    monkeypatch.setattr(sys, "argv", [".venv/bin/hrm", "demo"])
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", ".venv/bin/hrm", "demo"])
+    commands = [shlex.split(command) for command in next_commands(tmp_path / "the demo")]
+    assert [words[0] for words in commands] == [".venv/bin/hrm"] * 3
+    assert [words[1] for words in commands] == ["backtest", "trace", "inspect"]
+    assert {words[2] for words in commands} == {str(tmp_path / "the demo" / "artifact")}
 
 
 @pytest.mark.parametrize("there", [True, False])
