@@ -39,7 +39,8 @@ app = typer.Typer(
     help="Train a Hierarchical Reasoning Model, export it, and decide with it.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage.",
+    epilog="Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage, "
+    "130 Ctrl-C, 143 SIGTERM.",
     pretty_exceptions_enable=False,
 )
 

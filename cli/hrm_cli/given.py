@@ -37,12 +37,12 @@ class Kind(StrEnum):
 
 
 TAKEN_BY: Final[Mapping[Kind, str]] = {
-    Kind.ARTIFACT: "for hrm inspect, predict, trace, backtest, bench, parity and replay --model",
+    Kind.ARTIFACT: "for hrm inspect, predict, trace, backtest, bench, parity and replay --artifact",
     Kind.CHECKPOINT: "for hrm export, which makes an artifact, evaluate and train --init-from",
     Kind.UNFINISHED: "go on with hrm train --resume",
     Kind.FOLDS: "for hrm evaluate and train --folds --init-from; each fold in it is a checkpoint",
     Kind.SETTINGS: "for hrm prepare and train",
-    Kind.BARS: "for --data, --bars and --calibration, and for hrm prepare, which makes tensors",
+    Kind.BARS: "for --data and --calibration",
     Kind.TENSORS: "for --data of hrm train and evaluate",
     Kind.WEIGHTS: "give the folder that they are in",
     Kind.JOURNAL: "for hrm replay",
@@ -54,10 +54,8 @@ WANTED: Final[Mapping[str, frozenset[Kind]]] = {
     "checkpoint": frozenset({Kind.CHECKPOINT}),
     "init_from": frozenset({Kind.CHECKPOINT, Kind.FOLDS}),
     "artifact": frozenset({Kind.ARTIFACT}),
-    "model": frozenset({Kind.ARTIFACT}),
     "journal": frozenset({Kind.JOURNAL}),
     "data": frozenset({Kind.BARS}),
-    "bars": frozenset({Kind.BARS}),
     "calibration": frozenset({Kind.BARS}),
     "golden": frozenset({Kind.BARS}),
 }

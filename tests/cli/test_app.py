@@ -520,7 +520,7 @@ def test_export_calibrates_integers_on_bars(
         (
             ("--precision", "int8", "--calibration", "absent.csv"),
             BAD_INPUT,
-            "absent.csv: expected a readable file or folder of bars",
+            "absent.csv: expected a bars file or a folder of them, found nothing there",
         ),
         (("--cycles", "0"), BAD_INPUT, "cycles and timesteps: expected 1 or more of each and at"),
         (("--cycles", "1000"), BAD_INPUT, "at most 1000 steps in all, found 1000 x 2"),

@@ -131,7 +131,10 @@ def test_help_has_a_short_name(verb: tuple[str, ...]) -> None:
 
 
 def test_the_exit_codes_are_told() -> None:
-    codes = "Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage."
+    codes = (
+        "Exit codes: 0 done, 1 a gate failed or a replay differed, 2 bad input or usage, 130 "
+        "Ctrl-C, 143 SIGTERM."
+    )
     assert codes in " ".join(hrm("--help").stdout.split())
 
 
@@ -238,7 +241,7 @@ def test_predict_shows_the_series_that_its_file_names(alpha: Path) -> None:
             ("--data", "feed.csv", "--instrument", "", "--timeframe", "5"),
             "instrument: expected a n",
         ),
-        (("--data", "absent_5.csv"), "absent_5.csv: expected a readable file or fol"),
+        (("--data", "absent_5.csv"), "absent_5.csv: expected a bars file or a folder of"),
     ],
 )
 def test_a_series_that_cannot_be_told_is_refused(

@@ -1237,7 +1237,7 @@ def test_a_device_that_is_missing_is_named_before_any_data_is_read(
 @pytest.mark.parametrize(
     ("name", "count", "error", "message"),
     [
-        ("absent_5.csv", 0, BadBars, "absent_5.csv: expected a readable file or folder of b"),
+        ("absent_5.csv", 0, BadBars, "absent_5.csv: expected a bars file or a folder of them"),
         ("Nifty_5.csv", 50, DataInvalid, "found none: Nifty_5: 50 bars, "),
         ("Nifty_5.csv", 212, DataInvalid, "leaves . samples to train on and 0 to validate on"),
         ("Nifty_5.csv", 226, DataInvalid, "at least 32 validation samples"),
