@@ -58,6 +58,10 @@ _STORED: Final[dict[str, tuple[str, tuple[int | None, ...]]]] = {
 """The kind and shape of each array beside the passes; None is any size."""
 
 
+_LEAST_SLOPE: Final = 0.01
+"""Of a sigmoid, where what float32 still tells apart next to 1 would count for much."""
+
+
 @dataclass(frozen=True, eq=False)
 class Golden:
     """G windows and what torch made of them.
@@ -278,12 +282,16 @@ def margins(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """How far each row's action, and its number of segments, are from being another, both [B].
 
-    The second is the smallest |q_halt - q_continue| of the passes that the row runs; that of the
-    last possible one ends it whatever it says. Infinite where there is no other, and where the two
-    are one in every window: a halting head that was never trained goes on everywhere.
+    The second is the smallest |q_halt - q_continue| of the passes that the row runs, over the slope
+    of the sigmoid that they come from, which is 1 where both are a half: towards 0 and 1 rounding
+    moves them less. The last possible pass ends a row whatever it says. Infinite where there is no
+    other, and where the two are one in every window: a halting head that was never trained goes on
+    everywhere.
     """
     gaps = np.array([top_two_gap(made) for made in decisions(passes, accounts, "")])
-    asked = np.stack([np.abs(np.diff(p["q_values"].astype(np.float64))[:, 0]) for p in passes])
+    q_values = np.stack([p["q_values"].astype(np.float64) for p in passes])
+    slope = (4.0 * q_values * (1.0 - q_values)).max(axis=-1).clip(min=_LEAST_SLOPE)
+    asked = np.abs(np.diff(q_values)[:, :, 0]) / slope
     number = np.arange(1, len(passes) + 1)[:, None]
     decided_elsewhere = (number > segments_of(passes)) | (number >= max_segments)
     asked[decided_elsewhere | (asked == 0).all()] = np.inf

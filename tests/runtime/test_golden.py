@@ -313,7 +313,8 @@ def test_margins_are_those_of_the_passes_that_decide() -> None:
     gaps, halting = margins([first, second, three], [FLAT] * 4, 3)
     certain = top_two_gap(decisions([outputs_of((clear, 1, 0))], [FLAT], "")[0])
     assert gaps == pytest.approx([certain, certain, 0.0, certain])  # of the pass each halts at
-    assert halting == pytest.approx([0.1, 0.1, 0.0, 0.125])  # the third goes on by a hair
+    second_passes = 0.1 / (4 * 0.8 * 0.2), 0.125 / (4 * 0.375 * 0.625)
+    assert halting == pytest.approx([0.1, second_passes[0], 0.0, second_passes[1]])
     _, last = margins([first], [FLAT] * 4, 1)
     assert np.isinf(last).all()  # there is no other segment
     _, one_of_two = margins([first], [FLAT] * 4, 2)
@@ -328,6 +329,22 @@ def test_a_halting_head_that_says_the_same_of_both_everywhere_is_no_tie() -> Non
     trained = outputs_of((clear, 0.0067, 0.0067), (clear, 0.25, 0.5))
     _, halting = margins([trained, trained], [FLAT] * 2, 2)
     assert halting.tolist() == [0.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("q_halt", "q_continue", "margin"),
+    [
+        (0.0067, 0.0072, 0.0005 / (4 * 0.0072 * 0.9928)),  # hardly trained, and clear
+        (0.5, 0.5 - 1e-5, 1e-5),
+        (1.0, 1.0 - 6e-8, 6e-8 / 0.01),  # the last bit of a float32
+    ],
+)
+def test_halting_is_as_clear_as_the_sigmoid_lets_rounding_move_it(
+    q_halt: float, q_continue: float, margin: float
+) -> None:
+    clear = [9.0, 0.0, -1e4, -1e4, 0.0]
+    _, (found,) = margins([outputs_of((clear, q_halt, q_continue))], [FLAT], 2)
+    assert found == pytest.approx(margin, rel=1e-2)
 
 
 class Elsewhere(Model):
