@@ -13,10 +13,10 @@ demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, 
 	$(VENV)/bin/hrm demo --out hrm-demo
 
 test: check $(RUNTIME)/ready  ## everything CI runs
-	$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
+	$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 	rm -rf build  # what an old one holds would be installed too
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
-	$(RUNTIME)/bin/pytest --numprocesses $(WORKERS) --dist loadfile tests/runtime
+	$(RUNTIME)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder tests/runtime
 
 check: $(VENV)/ready  ## formatting, lint, types, architecture
 	$(VENV)/bin/ruff format --check

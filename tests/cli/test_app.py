@@ -246,6 +246,7 @@ def test_train_reads_prepared_tensors_and_prints_json(
     assert said == {
         "best_epoch": description.best_epoch,
         "epochs": [asdict(epoch) for epoch in description.epochs],
+        "skipped": [],
     }
     assert content(tmp_path / "two") == content(trained[0])  # same seed, same bytes
 
@@ -334,7 +335,8 @@ def test_folds_are_told_as_json_and_can_be_resumed(tensors: Path, folds: tuple[P
         "folds": [
             {"best_epoch": one.best_epoch, "epochs": [asdict(epoch) for epoch in one.epochs]}
             for one in described
-        ]
+        ],
+        "skipped": [],
     }
 
 
@@ -432,7 +434,8 @@ def test_export_writes_an_artifact_and_shows_how_and_the_ladder(
         f"id {load(tmp_path / 'one').id}",
     ]
     said = answer("export", checkpoint_folder, "--out", tmp_path / "two")
-    assert said == {"path": str(tmp_path / "two"), "model_id": load(tmp_path / "two").id}
+    model_id = load(tmp_path / "two").id
+    assert said == {"path": str(tmp_path / "two"), "model_id": model_id, "skipped": []}
 
 
 LADDER = ["stage", "against", "windows", "largest difference", "decisions equal", ""]

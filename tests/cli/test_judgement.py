@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from hrm_cli import judgement, show
@@ -87,7 +88,7 @@ def shown(capsys: pytest.CaptureFixture[str], *folds: FoldJudgement) -> str:
 
 @pytest.fixture(autouse=True)
 def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(show, "out", Console(width=80))
 
 
 def rows(text: str, first: str) -> list[list[str]]:
@@ -111,7 +112,7 @@ def test_a_row_has_every_number_and_its_interval(capsys: pytest.CaptureFixture[s
 def test_a_narrow_terminal_shows_every_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(show, "out", Console(width=60))
     text = shown(capsys, fold())
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 60

@@ -202,10 +202,6 @@ def test_a_terminal_shows_bar_count_rate_and_time_and_losses_where_there_is_room
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_other_progress_keeps_its_words_and_numbers(width: int, drawn: Drawn) -> None:
-    def count() -> None:
-        with show.counting("deciding", 13_000) as advance:
-            advance()
-
     def tell() -> None:
         with show.stages() as on_progress:
             on_progress("making plain torch.onnx.export, opset 23", 10, 12)
@@ -214,7 +210,6 @@ def test_other_progress_keeps_its_words_and_numbers(width: int, drawn: Drawn) ->
         with show.advancing("judging") as on_progress:
             on_progress(1_000_000, 2_000_000)
 
-    assert re.fullmatch(r"deciding [━╸╺]{20,} +1/13000 -:--:--", drawn(width, count)[-1])
     assert re.fullmatch(r"judging [━╸╺]{20,} +1000000/2000000 -:--:--", drawn(width, judge)[-1])
     assert re.fullmatch(
         r"making plain torch.onnx.export, opset 23 [━╸╺]{10,} +10/12", drawn(width, tell)[-1]

@@ -123,7 +123,7 @@ def caught(
     monkeypatch.setattr("hrm_export.exporter.bars_windows", lambda *_: (calibration, ()))
 
     def failed(precision: Precision) -> str:
-        with pytest.raises(ParityFailed, match="nothing was written") as error:
+        with pytest.raises(ParityFailed, match="Nothing was written") as error:
             write(even_folder, precision, tmp_path / "artifact")
         assert list(tmp_path.iterdir()) == []
         return str(error.value)

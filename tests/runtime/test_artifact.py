@@ -590,9 +590,15 @@ def none_of(golden: Golden) -> Golden:
             lambda g: replace(g, instrument=g.instrument + 90),
             "does not fit .*: instrument: expected",
         ),
-        (lambda g: replace(g, passes=g.passes[:1]), "expected 1 segments, found 2"),
+        (
+            lambda g: replace(g, passes=g.passes[:1]),
+            "expected the passes of 2 segments, found those of 1",
+        ),
         (lambda g: replace(g, actions=np.roll(g.actions, 1)), r"window \d+: expected action"),
-        (lambda g: replace(g, segments=g.segments + 1), "window 0: expected action . in segment 3"),
+        (
+            lambda g: replace(g, segments=g.segments + 1),
+            "expected the passes of 3 segments, found those of 2",
+        ),
         (lambda g: replace(g, quantities=g.quantities + 2), r"window 0: expected \d+ lots, found"),
         (
             lambda g: replace(g, passes=(scaled_output(g, "value", 1.01), g.passes[1])),

@@ -56,6 +56,7 @@ NAMES = [
     "LiveEngine",
     "LiveSettings",
     "Model",
+    "NothingToDecide",
     "Reason",
     "SelfTestFailed",
     "TooFewBars",
