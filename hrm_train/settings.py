@@ -18,8 +18,8 @@ from hrm_train.errors import SettingsInvalid
 LARGE_PRODUCT: Final = 2**17
 """Weights of a product; of a smaller one a thread is done before another has begun."""
 
-MANY_THREADS: Final = 4
-"""For larger ones: what the cores of most machines can take (`benchmarks/threads.py`)."""
+MANY_THREADS: Final = 2
+"""For larger ones. More threads than cores are far slower than one, and every machine has two."""
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -197,7 +197,7 @@ class Training(Section):
         "one_step", description="steps of a segment it goes through: the last, last_cycle or full"
     )
     threads: Count | None = Field(
-        None, description="on a CPU; null: as many as pay for the size of the network, 1 or 4"
+        None, description="on a CPU; null: as many as pay for the size of the network, 1 or 2"
     )
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="of products on a GPU; a CPU computes in fp32"

@@ -384,9 +384,9 @@ def test_settings_cannot_be_changed_after_reading(settings: Settings) -> None:
     ("changes", "threads"),
     [
         (PRESETS["tiny"], 1),
-        (PRESETS["base"], 4),
-        ({"hierarchical_reasoning_model": {"h_module": {"ffn_dim": 256}}}, 4),
-        ({"training": {"threads": 2}}, 2),
+        (PRESETS["base"], 2),
+        ({"hierarchical_reasoning_model": {"h_module": {"ffn_dim": 256}}}, 2),
+        ({"training": {"threads": 1}}, 1),
         ({**PRESETS["tiny"], "training": {"threads": 16}}, 16),
     ],
 )
