@@ -15,11 +15,11 @@ from hrm_runtime.contract import UNKNOWN, seconds_of
 from hrm_runtime.files import whole
 from hrm_train.errors import SettingsInvalid
 
-LARGE_PRODUCT: Final = 2**17
+LARGE_PRODUCT: Final = 2**13
 """Weights of a product; of a smaller one a thread is done before another has begun."""
 
 MANY_THREADS: Final = 2
-"""For larger ones. More threads than cores are far slower than one, and every machine has two."""
+"""For larger ones. Of four on two cores one waits for another most of the time."""
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from synthetic import SMALL
 
 from hrm_train import HierarchicalReasoningModel, load_settings
 from hrm_train.errors import SettingsInvalid
@@ -383,7 +384,8 @@ def test_settings_cannot_be_changed_after_reading(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("changes", "threads"),
     [
-        (PRESETS["tiny"], 1),
+        (SMALL, 1),
+        (PRESETS["tiny"], 2),
         (PRESETS["base"], 2),
         ({"hierarchical_reasoning_model": {"h_module": {"ffn_dim": 256}}}, 2),
         ({"training": {"threads": 1}}, 1),
