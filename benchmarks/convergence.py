@@ -20,10 +20,10 @@ import torch
 from emulated import windows
 
 from hrm_runtime import load
-from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_runtime.contract import INPUTS
-from hrm_train.convergence import converge
-from hrm_train.model import HierarchicalReasoningModel
+from hrm_runtime.artifact.contract import INPUTS
+from hrm_runtime.market.columns import ACCOUNT, FEATURES
+from hrm_train.network.convergence import converge
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import preset
 
 ROWS: Final = {"tiny": 256, "base": 16}

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
 from hostile import CONTRACT, Damage, damages  # noqa: E402, beside the tests
 
-from hrm_runtime.turns import end_with_parent, lifeline  # noqa: E402, as above
+from hrm_runtime.measure.turns import end_with_parent, lifeline  # noqa: E402, as above
 
 MOST_ADDRESSES = 4 * 2**30
 SAFETY_S = 120.0
@@ -52,7 +52,7 @@ def bound() -> None:
 
 def one(folder: str, pin: str | None) -> dict[str, Any]:
     """What loading does: the error's name, "accepted", or "untyped" before it."""
-    from hrm_runtime.artifact import load
+    from hrm_runtime.artifact.folder import load
     from hrm_runtime.errors import DoNotStart
 
     bound()

@@ -8,7 +8,7 @@ there is to compute one after another; a guess is right one time in three.
 
 All networks have as many weights (H and L of one layer each, 32 wide), and the same chains,
 batches, rate and number of optimizer steps; they are trained with four segments, by what
-`hrm_train.trainer` trains with.
+`hrm_train.learning.trainer` trains with.
 
     python benchmarks/depth.py           # writes depth.json beside it, prints a table, draws
     python benchmarks/depth.py --draw    # prints and draws what depth.json holds
@@ -31,19 +31,19 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812, its usual name
 
-from hrm_runtime.actions import Action
-from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_train.act import Order
-from hrm_train.devices import Device, Where, open_fabric, own_random_numbers
-from hrm_train.losses import answer_losses, best_actions
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Manifest, Prepared
-from hrm_train.run import Run, Tensors
-from hrm_train.segment import Gradient, rollout
+from hrm_runtime.market.actions import Action
+from hrm_runtime.market.columns import ACCOUNT, FEATURES
+from hrm_train.data.prepared import Manifest, Prepared
+from hrm_train.data.split import Split
+from hrm_train.data.vocabulary import Vocabulary
+from hrm_train.learning.act import Order
+from hrm_train.learning.devices import Device, Where, open_fabric, own_random_numbers
+from hrm_train.learning.losses import answer_losses, best_actions
+from hrm_train.learning.run import Run, Tensors
+from hrm_train.learning.segment import Gradient, rollout
+from hrm_train.learning.trainer import initial_model
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Settings, parse_settings
-from hrm_train.split import Split
-from hrm_train.trainer import initial_model
-from hrm_train.vocabulary import Vocabulary
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 NUMBERS: Final = ROOT / "benchmarks/depth.json"

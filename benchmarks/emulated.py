@@ -22,11 +22,11 @@ import numpy as np
 
 import hrm_runtime
 from hrm_runtime import Account, Model, load
-from hrm_runtime.bars import read_csv
-from hrm_runtime.contract import INPUTS, OUTPUTS
-from hrm_runtime.features import rows
-from hrm_runtime.model import decisions, network_inputs
-from hrm_runtime.turns import end_with_parent, lifeline
+from hrm_runtime.artifact.contract import INPUTS, OUTPUTS
+from hrm_runtime.artifact.model import decisions, network_inputs
+from hrm_runtime.market.bars import read_csv
+from hrm_runtime.market.features import rows
+from hrm_runtime.measure.turns import end_with_parent, lifeline
 
 OURS = str(Path(hrm_runtime.__file__).parents[1])
 """Where this package lies; an editable install is not on the path."""

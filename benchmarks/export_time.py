@@ -16,11 +16,11 @@ from typing import get_args
 
 import torch
 
-from hrm_export.build import stages
-from hrm_export.limits import MEGABYTE, require_limits
-from hrm_runtime.contract import Precision
-from hrm_runtime.turns import end_with_parent, lifeline
-from hrm_train.model import HierarchicalReasoningModel
+from hrm_export.graph.build import stages
+from hrm_export.graph.limits import MEGABYTE, require_limits
+from hrm_runtime.artifact.contract import Precision
+from hrm_runtime.measure.turns import end_with_parent, lifeline
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import PRESETS, preset
 
 DEPTHS = ((3, 5), (3, 50), (10, 10))

@@ -22,23 +22,23 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from hrm_export.build import build
-from hrm_export.gates import INT8, QUANTISED
-from hrm_export.inputs import Inputs
-from hrm_export.parity import compare, torch_run
-from hrm_runtime.account import Account
-from hrm_runtime.contract import INPUTS, Stage
-from hrm_runtime.model import Run
-from hrm_runtime.session import Session
+from hrm_export.graph.build import build
+from hrm_export.proof.gates import INT8, QUANTISED
+from hrm_export.proof.inputs import Inputs
+from hrm_export.proof.parity import compare, torch_run
+from hrm_runtime.artifact.contract import INPUTS, Stage
+from hrm_runtime.artifact.model import Run
+from hrm_runtime.artifact.session import Session
+from hrm_runtime.market.account import Account
 from hrm_train import load_checkpoint, train
-from hrm_train.checkpoint import Checkpoint
-from hrm_train.devices import HERE, open_fabric
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Prepared, load_or_prepare
-from hrm_train.run import Tensors
+from hrm_train.data.prepared import Prepared, load_or_prepare
+from hrm_train.data.split import judged_samples
+from hrm_train.learning.checkpoint import Checkpoint
+from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.run import Tensors
+from hrm_train.learning.trainer import evaluate
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import PRESETS, Settings, load_settings, parse_settings
-from hrm_train.split import judged_samples
-from hrm_train.trainer import evaluate
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SAMPLES: Final = 10_000

@@ -35,7 +35,7 @@ begin = time.perf_counter()
 model.decide(bars, account, instrument=instrument, timeframe=timeframe)
 first = time.perf_counter() - begin
 
-from hrm_runtime.features import rows
+from hrm_runtime.market.features import rows
 begin = time.perf_counter()
 table = rows(bars, contract.features.history_bars)
 row_us = 1e6 * (time.perf_counter() - begin) / len(table)

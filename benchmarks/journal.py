@@ -27,12 +27,12 @@ from typing import Final
 import numpy as np
 
 from hrm_runtime import Account, Decision, Journal, LiveEngine, LiveSettings, load
-from hrm_runtime.contract import CONTRACT, read_contract
-from hrm_runtime.journal import files_in
+from hrm_runtime.artifact.contract import CONTRACT, read_contract
+from hrm_runtime.artifact.schema import seal
+from hrm_runtime.journal.writer import files_in
+from hrm_runtime.live.replay import replay
 from hrm_runtime.machine import resident_megabytes
-from hrm_runtime.replay import replay
-from hrm_runtime.schema import seal
-from hrm_runtime.turns import end_with_parent
+from hrm_runtime.measure.turns import end_with_parent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hrm_cli.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
-from hrm_train.checkpoint import Description, folds_in, read_description
+from hrm_train.learning.checkpoint import Description, folds_in, read_description
 
 PANELS = {
     "train_loss": "loss on training samples",

@@ -27,11 +27,11 @@ from typing import Final
 import numpy as np
 
 from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, LiveSettings, Model, load
-from hrm_runtime.bars import read_series
-from hrm_runtime.features import Row, rows
-from hrm_runtime.hours import TradingHours
+from hrm_runtime.live.stream import Stream
 from hrm_runtime.machine import resident_megabytes
-from hrm_runtime.stream import Stream
+from hrm_runtime.market.bars import read_series
+from hrm_runtime.market.features import Row, rows
+from hrm_runtime.market.hours import TradingHours
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -84,7 +84,7 @@ def told(seconds: list[float]) -> str:
 
 def compare_rows(model: Model, folder: Path) -> bool:
     """Hold the rows of streams, each bar given twice, to the tensors that training reads."""
-    from hrm_train.prepared import prepare
+    from hrm_train.data.prepared import prepare
     from hrm_train.settings import parse_settings
 
     features = model.contract.features

@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 
-from hrm_runtime.turns import end_with_parent, lifeline
+from hrm_runtime.measure.turns import end_with_parent, lifeline
 
 DEPTHS = ((3, 5), (3, 50))
 
@@ -22,10 +22,10 @@ def step(cycles: int, timesteps: int, gradient: str, batch: int) -> float:
     import numpy as np
     import torch
 
-    from hrm_runtime.actions import Action
-    from hrm_runtime.columns import ACCOUNT, FEATURES
-    from hrm_train.model import HierarchicalReasoningModel
-    from hrm_train.segment import TrainingSegment
+    from hrm_runtime.market.actions import Action
+    from hrm_runtime.market.columns import ACCOUNT, FEATURES
+    from hrm_train.learning.segment import TrainingSegment
+    from hrm_train.network.model import HierarchicalReasoningModel
     from hrm_train.settings import parse_settings
 
     settings = parse_settings(

@@ -30,7 +30,7 @@ def write(folder: Path, networks: int) -> None:
     from synthetic import random_bars
 
     from hrm_export import export
-    from hrm_runtime.bars import write_csv
+    from hrm_runtime.market.bars import write_csv
 
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -59,10 +59,10 @@ def draw(rng: Generator, bars: Path, folder: Path, segments: int) -> None:
     from synthetic import SMALL
 
     from hrm_train import prepare
-    from hrm_train.checkpoint import CheckpointWriter, Description, Epoch
+    from hrm_train.data.split import chronological_split
+    from hrm_train.learning.checkpoint import CheckpointWriter, Description, Epoch
+    from hrm_train.learning.trainer import held_out, initial_model
     from hrm_train.settings import parse_settings
-    from hrm_train.split import chronological_split
-    from hrm_train.trainer import held_out, initial_model
 
     network = dict(SMALL["hierarchical_reasoning_model"])
     for module in ("h_module", "l_module"):

@@ -29,10 +29,10 @@ def measure(preset: str, width: float, threads: int, seconds: float) -> float:
     import numpy as np
     import torch
 
-    from hrm_train.act import Order
-    from hrm_train.devices import Where, open_fabric
-    from hrm_train.model import HierarchicalReasoningModel
-    from hrm_train.run import Run
+    from hrm_train.learning.act import Order
+    from hrm_train.learning.devices import Where, open_fabric
+    from hrm_train.learning.run import Run
+    from hrm_train.network.model import HierarchicalReasoningModel
     from hrm_train.settings import parse_settings
     from hrm_train.settings import preset as settings_of
 

@@ -1,8 +1,8 @@
 """Training on a GPU: segments per second, time and memory of a step, by batch size and depth.
 
 Each measurement is a process of its own that trains the base preset on random windows, with one
-segment per sample, as `hrm_train.trainer` trains: the median over steps after the first few. The
-memory is what the process held of the GPU at its peak, recorded graphs included.
+segment per sample, as `hrm_train.learning.trainer` trains: the median over steps after the first
+few. The memory is what the process held of the GPU at its peak, recorded graphs included.
 
     python benchmarks/throughput.py            # batches, compiled and not, then depths
     python benchmarks/throughput.py --profile  # where the time of a step goes
@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hrm_runtime.actions import Action
-from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_runtime.turns import end_with_parent, lifeline
-from hrm_train.act import Order
-from hrm_train.devices import Where, open_fabric, own_random_numbers, reproducible
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import Manifest, Prepared
-from hrm_train.run import Run
+from hrm_runtime.market.actions import Action
+from hrm_runtime.market.columns import ACCOUNT, FEATURES
+from hrm_runtime.measure.turns import end_with_parent, lifeline
+from hrm_train.data.prepared import Manifest, Prepared
+from hrm_train.data.split import Split
+from hrm_train.data.vocabulary import Vocabulary
+from hrm_train.learning.act import Order
+from hrm_train.learning.devices import Where, open_fabric, own_random_numbers, reproducible
+from hrm_train.learning.run import Run
+from hrm_train.learning.trainer import initial_model
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Settings, parse_settings
-from hrm_train.split import Split
-from hrm_train.trainer import initial_model
-from hrm_train.vocabulary import Vocabulary
 
 WINDOWS = 50_000
 WARM_UP = 3

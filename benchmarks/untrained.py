@@ -20,21 +20,21 @@ from typing import Final, get_args
 import numpy as np
 import torch
 
-from hrm_export.build import stages
 from hrm_export.exporter import contract_of, write_files
-from hrm_export.golden import make_golden
-from hrm_export.inputs import window_inputs
-from hrm_export.parity import lower_rungs, require
-from hrm_runtime.artifact import load
-from hrm_runtime.contract import Precision
-from hrm_runtime.model import Model
-from hrm_runtime.session import Session
-from hrm_train.checkpoint import Checkpoint, Description
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import prepare_series
-from hrm_train.scales import calibrate
+from hrm_export.graph.build import stages
+from hrm_export.proof.golden import make_golden
+from hrm_export.proof.inputs import window_inputs
+from hrm_export.proof.parity import lower_rungs, require
+from hrm_runtime.artifact.contract import Precision
+from hrm_runtime.artifact.folder import load
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.session import Session
+from hrm_train.data.prepared import prepare_series
+from hrm_train.data.windows import spread, windows
+from hrm_train.learning.checkpoint import Checkpoint, Description
+from hrm_train.network.model import HierarchicalReasoningModel
+from hrm_train.network.scales import calibrate
 from hrm_train.settings import PRESETS, parse_settings, preset
-from hrm_train.windows import spread, windows
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BARS: Final = 1200

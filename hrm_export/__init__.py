@@ -10,15 +10,15 @@ from hrm_runtime.lazy import lazily
 if TYPE_CHECKING:
     from hrm_export.exporter import Exported as Exported
     from hrm_export.exporter import export as export
-    from hrm_export.parity import ParityReport as ParityReport
-    from hrm_export.parity import check_parity as check_parity
+    from hrm_export.proof.parity import ParityReport as ParityReport
+    from hrm_export.proof.parity import check_parity as check_parity
 
     __version__: str
 
 _HOME = {
     "Exported": "exporter",
-    "ParityReport": "parity",
-    "check_parity": "parity",
+    "ParityReport": "proof.parity",
+    "check_parity": "proof.parity",
     "export": "exporter",
 }
 

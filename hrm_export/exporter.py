@@ -14,19 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, get_args
 
-from hrm_export.build import Change, stages
 from hrm_export.errors import ExportRefused
-from hrm_export.gates import OF_PRECISION
-from hrm_export.golden import make_golden
-from hrm_export.inputs import bars_windows, window_inputs
-from hrm_export.limits import MEGABYTE, MOST_MEGABYTES, require_limits
-from hrm_export.parity import lower_rungs, require, torch_run, twin_of, upper_rungs
-from hrm_export.steps import OPSET
-from hrm_runtime.actions import Action
-from hrm_runtime.artifact import MOST_BYTES, load
-from hrm_runtime.bars import SkippedSeries
-from hrm_runtime.columns import ACCOUNT, FEATURE_VERSION, FEATURES
-from hrm_runtime.contract import (
+from hrm_export.graph.build import Change, stages
+from hrm_export.graph.limits import MEGABYTE, MOST_MEGABYTES, require_limits
+from hrm_export.graph.steps import OPSET
+from hrm_export.proof.gates import OF_PRECISION
+from hrm_export.proof.golden import make_golden
+from hrm_export.proof.inputs import bars_windows, window_inputs
+from hrm_export.proof.parity import lower_rungs, require, torch_run, twin_of, upper_rungs
+from hrm_runtime.artifact.contract import (
     CONTRACT,
     FORMAT_VERSION,
     GOLDEN,
@@ -39,15 +35,19 @@ from hrm_runtime.contract import (
     Quantity,
     brief,
 )
-from hrm_runtime.golden import Golden
-from hrm_runtime.model import Model
-from hrm_runtime.schema import seal
-from hrm_runtime.session import Session
-from hrm_train.checkpoint import Checkpoint, load_checkpoint
-from hrm_train.devices import computing_with
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.prepared import trading_rules
-from hrm_train.scales import calibrate
+from hrm_runtime.artifact.folder import MOST_BYTES, load
+from hrm_runtime.artifact.golden import Golden
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.schema import seal
+from hrm_runtime.artifact.session import Session
+from hrm_runtime.market.actions import Action
+from hrm_runtime.market.bars import SkippedSeries
+from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_train.data.prepared import trading_rules
+from hrm_train.learning.checkpoint import Checkpoint, load_checkpoint
+from hrm_train.learning.devices import computing_with
+from hrm_train.network.model import HierarchicalReasoningModel
+from hrm_train.network.scales import calibrate
 
 _LIBRARIES = ("hrm", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "TA-Lib")
 

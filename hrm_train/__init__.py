@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 from hrm_runtime.lazy import lazily
 
 if TYPE_CHECKING:
-    from hrm_train.checkpoint import load_checkpoint as load_checkpoint
-    from hrm_train.checkpoint import load_model as load_model
-    from hrm_train.convergence import converge as converge
-    from hrm_train.extension import extend_vocabulary as extend_vocabulary
-    from hrm_train.model import HierarchicalReasoningModel as HierarchicalReasoningModel
-    from hrm_train.prepared import prepare as prepare
+    from hrm_train.data.prepared import prepare as prepare
+    from hrm_train.learning.checkpoint import load_checkpoint as load_checkpoint
+    from hrm_train.learning.checkpoint import load_model as load_model
+    from hrm_train.learning.extension import extend_vocabulary as extend_vocabulary
+    from hrm_train.learning.trainer import train as train
+    from hrm_train.network.convergence import converge as converge
+    from hrm_train.network.model import HierarchicalReasoningModel as HierarchicalReasoningModel
     from hrm_train.settings import load_settings as load_settings
-    from hrm_train.trainer import train as train
 
     __version__: str
 
 _HOME = {
-    "HierarchicalReasoningModel": "model",
-    "converge": "convergence",
-    "extend_vocabulary": "extension",
-    "load_checkpoint": "checkpoint",
-    "load_model": "checkpoint",
+    "HierarchicalReasoningModel": "network.model",
+    "converge": "network.convergence",
+    "extend_vocabulary": "learning.extension",
+    "load_checkpoint": "learning.checkpoint",
+    "load_model": "learning.checkpoint",
     "load_settings": "settings",
-    "prepare": "prepared",
-    "train": "trainer",
+    "prepare": "data.prepared",
+    "train": "learning.trainer",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605, resolved below

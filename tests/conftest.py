@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import SMALL, random_bars
 
-from hrm_runtime.bars import write_csv
+from hrm_runtime.market.bars import write_csv
 
 if TYPE_CHECKING:
     from remembered import Remembered
 
-    from hrm_train.checkpoint import Checkpoint
+    from hrm_train.learning.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="session")

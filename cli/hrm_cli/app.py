@@ -26,7 +26,7 @@ from hrm_cli import given, show
 from hrm_cli.interrupts import Interrupted, Interrupts, command_with
 from hrm_cli.readers import one_series, readers
 from hrm_runtime import Account, GateFailed, HrmError
-from hrm_runtime.bars import read_series
+from hrm_runtime.market.bars import read_series
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,7 +106,7 @@ class Preset(StrEnum):
 
 
 class Device(StrEnum):
-    """Names of `hrm_train.devices.Device`, known without importing torch."""
+    """Names of `hrm_train.learning.devices.Device`, known without importing torch."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -217,7 +217,7 @@ def prepare(
     """Turn bars into training tensors, once."""
     from hrm_train import load_settings
     from hrm_train import prepare as make
-    from hrm_train.prepared import require_new_file, skipped_of
+    from hrm_train.data.prepared import require_new_file, skipped_of
 
     require_new_file(out)
     prepared = make(load_settings(settings), data)
@@ -269,10 +269,10 @@ def train(
     """Train a network; keep its best weights and where training stands in a checkpoint folder."""
     from hrm_train import load_settings
     from hrm_train import train as fit
-    from hrm_train.devices import Where, is_first_process
-    from hrm_train.prepared import skipped_of
-    from hrm_train.tensorboard import tensorboard as board
-    from hrm_train.trainer import standing, train_folds
+    from hrm_train.data.prepared import skipped_of
+    from hrm_train.learning.devices import Where, is_first_process
+    from hrm_train.learning.tensorboard import tensorboard as board
+    from hrm_train.learning.trainer import standing, train_folds
 
     where = Where(device.value, devices, nodes)
     if not is_first_process():
@@ -330,7 +330,7 @@ def evaluate(
 ) -> None:
     """Judge a checkpoint on what it was not trained on, beside simple baselines."""
     from hrm_cli import judgement
-    from hrm_train.evaluation import evaluate as judge
+    from hrm_train.judging.evaluation import evaluate as judge
 
     with show.advancing("judging") as on_progress:
         found = judge(checkpoint, data, on_progress, device.value)
@@ -410,7 +410,7 @@ def parity(
 ) -> None:
     """Hold an artifact against torch: every output, every decision."""
     from hrm_export import check_parity
-    from hrm_export.parity import failures
+    from hrm_export.proof.parity import failures
 
     with show.working("comparing with torch"):
         report = check_parity(artifact, checkpoint, data, windows)
@@ -482,9 +482,9 @@ def bench(
     if picture is not None:
         draw.require_picture(picture)
     if peers:
-        from hrm_export.peers import bench as measure
+        from hrm_export.peers.bench import bench as measure
     else:
-        from hrm_runtime.bench import bench as measure
+        from hrm_runtime.measure.bench import bench as measure
     with show.stages() as on_progress:
         found = measure(artifact, on_progress)
     if as_json:
@@ -528,7 +528,7 @@ def backtest(
     """Walk through past bars as a live process would have, and account for every trade."""
     from hrm_cli import draw, report
     from hrm_runtime import load
-    from hrm_runtime.backtest import backtests
+    from hrm_runtime.backtest.walk import backtests
 
     if picture is not None:
         draw.require_picture(picture)
@@ -574,7 +574,7 @@ def trace(
     """Draw how the decision at the close of the newest bar comes about, step by step."""
     from hrm_cli import draw, report
     from hrm_runtime import load
-    from hrm_runtime.trace import trace as follow
+    from hrm_runtime.measure.trace import trace as follow
 
     draw.require_picture(picture)
     account = _account(capital, position, entry_price, unrealized_pnl, distance_to_trail)
@@ -607,7 +607,7 @@ def replay(
     """Decide again what a live engine's journal holds, and name the first difference."""
     from hrm_cli import report
     from hrm_runtime import load
-    from hrm_runtime.replay import replay as again
+    from hrm_runtime.live.replay import replay as again
 
     models = [load(path) for path in artifact]
     with show.working("deciding again"):
@@ -623,9 +623,9 @@ def replay(
 @contextmanager
 def _resumable(out: Path, folds: int | None) -> Iterator[Callable[[], bool]]:
     """What training asks whether to stop; where it does, say how to go on."""
-    from hrm_train.devices import is_first_process
     from hrm_train.errors import TrainingStopped
-    from hrm_train.trainer import standing
+    from hrm_train.learning.devices import is_first_process
+    from hrm_train.learning.trainer import standing
 
     first = is_first_process()
     with Interrupts(STOPPING if first else "") as interrupts:

@@ -20,9 +20,9 @@ from hrm_cli import show
 from hrm_cli.interrupts import command
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
-from hrm_runtime.artifact import load_contract
-from hrm_runtime.bars import PRICES, read_series, series_file, write_csv
-from hrm_runtime.turns import lifeline
+from hrm_runtime.artifact.folder import load_contract
+from hrm_runtime.market.bars import PRICES, read_series, series_file, write_csv
+from hrm_runtime.measure.turns import lifeline
 from hrm_train.settings import PRESETS, Settings, parse_settings, render
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
@@ -35,7 +35,7 @@ _WITHOUT_TORCH = """
 import sys
 for name in ("torch", "onnx", "onnxscript"):
     sys.modules[name] = None  # any import of it fails
-from hrm_runtime.turns import end_with_parent
+from hrm_runtime.measure.turns import end_with_parent
 end_with_parent()
 from hrm_cli.__main__ import main
 main()

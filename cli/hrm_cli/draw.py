@@ -18,13 +18,13 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from hrm_cli.report import interval_text, outcome
 from hrm_cli.speed import short
 from hrm_runtime import Action, BadInput
-from hrm_runtime.actions import LEGAL, Side
-from hrm_runtime.backtest import Backtest
-from hrm_runtime.bars import Floats, counted, moment
-from hrm_runtime.bench import Bench, Result
-from hrm_runtime.book import Exit, Trade
+from hrm_runtime.backtest.book import Exit, Trade
+from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.files import whole
-from hrm_runtime.trace import Trace
+from hrm_runtime.market.actions import LEGAL, Side
+from hrm_runtime.market.bars import Floats, counted, moment
+from hrm_runtime.measure.bench import Bench, Result
+from hrm_runtime.measure.trace import Trace
 
 SUFFIX: Final = ".png"
 

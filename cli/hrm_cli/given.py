@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hrm_runtime import BadInput
-from hrm_runtime.bars import SUFFIXES
-from hrm_runtime.contract import CONTRACT, GOLDEN, MODEL
+from hrm_runtime.artifact.contract import CONTRACT, GOLDEN, MODEL
+from hrm_runtime.market.bars import SUFFIXES
 
 CHECKPOINT: Final = "checkpoint.json"
 STATE: Final = "last.safetensors"

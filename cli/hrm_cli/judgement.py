@@ -1,9 +1,9 @@
 """The judgement of a checkpoint in words: a table per fold, and what it does and does not say."""
 
 from hrm_cli import show
-from hrm_train.evaluation import Evaluation
-from hrm_train.judgement import Judgement
-from hrm_train.metrics import Estimate
+from hrm_train.judging.evaluation import Evaluation
+from hrm_train.judging.judgement import Judgement
+from hrm_train.judging.metrics import Estimate
 
 CAPTION = (
     "Accuracy is the share of samples whose action was a best one in hindsight, then weighted by "

@@ -4,15 +4,16 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from hrm_runtime import BadInput, Bars, bars
-from hrm_runtime.bars import Reader
+from hrm_runtime import BadInput, Bars
+from hrm_runtime.market import bars
+from hrm_runtime.market.bars import Reader
 
 
 def readers() -> Mapping[str, Reader]:
     """CSV, and Parquet where polars is installed."""
     if find_spec("polars") is None:
         return bars.READERS
-    from hrm_train import parquet
+    from hrm_train.data import parquet
 
     return parquet.READERS
 
@@ -24,7 +25,7 @@ def one_series(
 
     Raises:
         BadInput: there are more, or none.
-        BadBars: as `hrm_runtime.bars.series_files` and the reader.
+        BadBars: as `hrm_runtime.market.bars.series_files` and the reader.
     """
     files = bars.series_files(data, instrument=instrument, timeframe=timeframe)
     if len(files) != 1:

@@ -7,10 +7,10 @@ from typing import Any
 from rich.markup import escape
 
 from hrm_cli import show
-from hrm_runtime.backtest import Backtest
-from hrm_runtime.bars import counted, moment
-from hrm_runtime.replay import Difference, Replayed
-from hrm_runtime.trace import Trace
+from hrm_runtime.backtest.walk import Backtest
+from hrm_runtime.live.replay import Difference, Replayed
+from hrm_runtime.market.bars import counted, moment
+from hrm_runtime.measure.trace import Trace
 
 CAPTION = (
     "What these decisions would have come to on these bars under the host's rules: one path "

@@ -25,15 +25,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
-from hrm_runtime.bars import SkippedSeries, moment
-from hrm_runtime.contract import Stage
+from hrm_runtime.artifact.contract import Stage
+from hrm_runtime.market.bars import SkippedSeries, moment
 
 if TYPE_CHECKING:
-    from hrm_export.build import Change
-    from hrm_train.checkpoint import Epoch
-    from hrm_train.prepared import Series
-    from hrm_train.state import Position
-    from hrm_train.trainer import Progress as Step
+    from hrm_export.graph.build import Change
+    from hrm_train.data.prepared import Series
+    from hrm_train.learning.checkpoint import Epoch
+    from hrm_train.learning.state import Position
+    from hrm_train.learning.trainer import Progress as Step
 
 out = Console()
 err = Console(stderr=True)

@@ -6,8 +6,8 @@ from typing import Any
 from rich.markup import escape
 
 from hrm_cli import show
-from hrm_runtime.bench import BATCHES, Bench, Latency, Result
 from hrm_runtime.machine import Machine
+from hrm_runtime.measure.bench import BATCHES, Bench, Latency, Result
 
 FIELDS = (
     "name", "p50_ms", "p99_ms", "max_ms", "rows_per_s", "rss_mb", "load_s", "size_mb", "weights",

@@ -21,19 +21,19 @@ from synthetic import SMALL, random_bars
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-import hrm_train.devices
+import hrm_train.learning.devices
 from hrm_cli import show
 from hrm_cli.app import Device, Precision, Preset, app
 from hrm_export.errors import LimitExceeded
-from hrm_export.gates import FLOAT_TOLERANCES
-from hrm_export.limits import MOST_MEGABYTES
+from hrm_export.graph.limits import MOST_MEGABYTES
+from hrm_export.proof.gates import FLOAT_TOLERANCES
 from hrm_runtime import Account, Reason, load, load_contract, read_csv
-from hrm_runtime import contract as runtime_contract
-from hrm_runtime.bars import write_csv
-from hrm_runtime.decision import hold
+from hrm_runtime.artifact import contract as runtime_contract
+from hrm_runtime.artifact.decision import hold
+from hrm_runtime.market.bars import write_csv
 from hrm_train import load_checkpoint, load_settings
 from hrm_train import train as fit
-from hrm_train.prepared import Prepared
+from hrm_train.data.prepared import Prepared
 from hrm_train.settings import PRESETS, parse_settings, preset, render
 
 DONE, GATE_FAILED, BAD_INPUT = 0, 1, 2
@@ -68,7 +68,7 @@ def answer(*arguments: object) -> dict[str, Any]:
 
 def test_names_known_without_torch_are_those_of_the_libraries() -> None:
     assert {name.value for name in Preset} == set(PRESETS)
-    assert tuple(name.value for name in Device) == get_args(hrm_train.devices.Device)
+    assert tuple(name.value for name in Device) == get_args(hrm_train.learning.devices.Device)
     assert tuple(name.value for name in Precision) == get_args(runtime_contract.Precision)
 
 
@@ -365,7 +365,7 @@ def test_train_writes_its_progress_for_tensorboard(
 def test_of_several_processes_only_the_first_speaks(
     settings: Path, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hrm_train.devices, "is_first_process", lambda: False)
+    monkeypatch.setattr(hrm_train.learning.devices, "is_first_process", lambda: False)
     for console in (show.out, show.err):
         monkeypatch.setattr(console, "quiet", False)  # so that it is put back
     result = hrm(
@@ -817,8 +817,10 @@ def test_a_missing_package_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_module_that_is_missing_for_another_reason_is_not_explained_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "hrm_runtime.golden", None)
-    monkeypatch.setattr("hrm_runtime.load_contract", lambda path: __import__("hrm_runtime.golden"))
+    monkeypatch.setitem(sys.modules, "hrm_runtime.artifact.golden", None)
+    monkeypatch.setattr(
+        "hrm_runtime.load_contract", lambda path: __import__("hrm_runtime.artifact.golden")
+    )
     result = hrm("inspect", "x")
     assert isinstance(result.exception, ModuleNotFoundError)
 

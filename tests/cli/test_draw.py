@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 from hrm_cli import draw, report
 from hrm_cli.app import app
 from hrm_runtime import Account, Action, BadInput, Reason
-from hrm_runtime.actions import Side
-from hrm_runtime.backtest import Backtest
-from hrm_runtime.bars import write_csv
-from hrm_runtime.book import Exit, Trade
-from hrm_runtime.contract import FORMAT_VERSION
-from hrm_runtime.decision import Decision, hold
-from hrm_runtime.trace import Segment, Trace
+from hrm_runtime.artifact.contract import FORMAT_VERSION
+from hrm_runtime.artifact.decision import Decision, hold
+from hrm_runtime.backtest.book import Exit, Trade
+from hrm_runtime.backtest.walk import Backtest
+from hrm_runtime.market.actions import Side
+from hrm_runtime.market.bars import write_csv
+from hrm_runtime.measure.trace import Segment, Trace
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 NOON = 1_704_110_400  # 2024-01-01 12:00 UTC

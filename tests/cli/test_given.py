@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from hrm_cli import given
 from hrm_cli.app import app
 from hrm_cli.given import Kind, kinds
-from hrm_runtime import journal
-from hrm_runtime.bars import write_csv
-from hrm_train import checkpoint, prepared
-from hrm_train.prepared import prepare_series
+from hrm_runtime.journal import writer as journal
+from hrm_runtime.market.bars import write_csv
+from hrm_train.data import prepared
+from hrm_train.data.prepared import prepare_series
+from hrm_train.learning import checkpoint
 from hrm_train.settings import parse_settings, write_preset
 
 ARTIFACT = Path(__file__).parents[2] / "models" / "base" / "artifact"

@@ -21,9 +21,9 @@ from hrm_train.settings import parse_settings, render
 
 INTERRUPTED = Path(__file__).parents[1] / "support" / "interrupted.py"
 
-IN_A_STEP = "hrm_train.run.Average.update"
+IN_A_STEP = "hrm_train.learning.run.Average.update"
 """Called when the weights are those of the next step, and what counts steps is not yet."""
-IN_VALIDATION = "hrm_train.trainer.evaluate"
+IN_VALIDATION = "hrm_train.learning.trainer.evaluate"
 
 TRAINING = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "save_minutes": 1e6}
 
@@ -202,13 +202,13 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
         (("prepare", "{settings}", "--data", "{bars}", "--out", "bars.safetensors"),
          "os.replace", "nothing was written"),
         (("train", "{settings}", "--data", "{bars}", "--out", "out"),
-         "hrm_train.trainer.load_or_prepare", "nothing was written"),
+         "hrm_train.learning.trainer.load_or_prepare", "nothing was written"),
         (("train", "{settings}", "--data", "{bars}", "--out", "out", "--folds", "2"),
-         "hrm_train.trainer.walk_forward", "nothing was written"),
+         "hrm_train.learning.trainer.walk_forward", "nothing was written"),
         (("export", "{checkpoint}", "--out", "artifact"),
          "hrm_export.exporter.write_files", "nothing was written"),
         (("evaluate", "{checkpoint}", "--data", "{bars}"),
-         "hrm_train.evaluation.judge", "nothing was written"),
+         "hrm_train.judging.evaluation.judge", "nothing was written"),
         (("demo", "--out", "demo"),
          "hrm_cli.demo.parse_settings", "what it had made is removed"),
     ],

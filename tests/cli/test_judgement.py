@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from hrm_cli import judgement, show
 from hrm_cli.app import app
-from hrm_train.calibration import Calibration
-from hrm_train.evaluation import Evaluation, evaluate
-from hrm_train.judgement import FoldJudgement, Judgement
-from hrm_train.metrics import Estimate, Metrics
+from hrm_train.judging.calibration import Calibration
+from hrm_train.judging.evaluation import Evaluation, evaluate
+from hrm_train.judging.judgement import FoldJudgement, Judgement
+from hrm_train.judging.metrics import Estimate, Metrics
 
 DONE, BAD_INPUT = 0, 2
 

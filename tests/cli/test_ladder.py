@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from hrm_cli import show
-from hrm_export.build import Change
-from hrm_runtime.contract import OUTPUTS, Flip, GapBand, OutputParity, Stage
+from hrm_export.graph.build import Change
+from hrm_runtime.artifact.contract import OUTPUTS, Flip, GapBand, OutputParity, Stage
 
 Said = Callable[..., list[str]]
 

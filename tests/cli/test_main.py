@@ -56,7 +56,7 @@ def test_threads_wait_passively_unless_the_user_says_otherwise(
 
 @pytest.mark.parametrize(
     ("module", "expected"),
-    [("hrm_cli.__main__", "None False"), ("hrm_train.trainer, hrm_export", "None True")],
+    [("hrm_cli.__main__", "None False"), ("hrm_train.learning.trainer, hrm_export", "None True")],
 )
 def test_importing_leaves_the_environment_alone(module: str, expected: str) -> None:
     """The command line has torch imported after it has set the policy; a library sets none."""

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from hrm_cli.app import app
 from hrm_cli.readers import readers
-from hrm_runtime import bars as runtime_bars
 from hrm_runtime import read_csv
-from hrm_train import parquet
+from hrm_runtime.market import bars as runtime_bars
+from hrm_train.data import parquet
 
 DONE, BAD_INPUT = 0, 2
 

@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from hrm_cli.app import app
 from hrm_cli.demo import WEEK, demo_bars
-from hrm_runtime.bars import series_file, write_csv
-from hrm_runtime.contract import FORMAT_VERSION
-from hrm_train import baselines
+from hrm_runtime.artifact.contract import FORMAT_VERSION
+from hrm_runtime.market.bars import series_file, write_csv
+from hrm_train.judging import baselines
 from hrm_train.settings import parse_settings, render
 
 README = ROOT / "README.md"

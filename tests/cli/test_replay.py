@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from hrm_cli import report, show
 from hrm_cli.app import app
 from hrm_runtime import Journal, LiveEngine, LiveSettings, load
-from hrm_runtime.contract import FORMAT_VERSION
-from hrm_runtime.replay import Difference
+from hrm_runtime.artifact.contract import FORMAT_VERSION
+from hrm_runtime.live.replay import Difference
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 EQUAL, DIFFERENT, BAD_INPUT = 0, 1, 2

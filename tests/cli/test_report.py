@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from hrm_cli import report, show
 from hrm_cli.app import app
 from hrm_runtime import Account, Action, Model, Reason, load
-from hrm_runtime.backtest import Backtest, backtest
-from hrm_runtime.bars import write_csv
-from hrm_runtime.contract import FORMAT_VERSION
-from hrm_runtime.decision import hold
-from hrm_runtime.trace import Trace, trace
+from hrm_runtime.artifact.contract import FORMAT_VERSION
+from hrm_runtime.artifact.decision import hold
+from hrm_runtime.backtest.walk import Backtest, backtest
+from hrm_runtime.market.bars import write_csv
+from hrm_runtime.measure.trace import Trace, trace
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 ALPHA, BETA = random_bars(420, seed=36), random_bars(420, seed=37, seconds=900)
@@ -146,7 +146,7 @@ def test_options_of_backtest_reach_the_library(
         given.append(arguments)
         return backtest(model, bars, **arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("hrm_runtime.backtest.backtest", remember)
+    monkeypatch.setattr("hrm_runtime.backtest.walk.backtest", remember)
     answer("backtest", ARTIFACT, "--data", data / "Alpha_5.csv", *options)
     (found,) = given
     del found["on_progress"]
@@ -285,7 +285,7 @@ def test_a_folder_is_walked_but_for_what_cannot_be_which_is_named_last(
 def test_the_only_file_is_refused_where_it_cannot_be_walked_and_so_are_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hrm_runtime.backtest.backtest", None)
+    monkeypatch.setattr("hrm_runtime.backtest.walk.backtest", None)
     write_csv(ALPHA[:230], tmp_path / "Beta_5.csv")
     for given in (tmp_path / "Beta_5.csv", tmp_path):
         result = hrm("backtest", ARTIFACT, "--data", given)
@@ -407,7 +407,7 @@ def test_a_trace_that_ends_degraded_exits_with_1_and_is_drawn(
     first = traced.segments[0]
     broken = replace(first, l_residual=first.l_residual * np.nan, decision=safe)
     found = replace(traced, decision=safe, segments=(first, broken))
-    monkeypatch.setattr("hrm_runtime.trace.trace", lambda *_, **__: found)
+    monkeypatch.setattr("hrm_runtime.measure.trace.trace", lambda *_, **__: found)
     out = tmp_path / "one.png"
     result = hrm("trace", ARTIFACT, "--bars", data / "Alpha_5.csv", "--out", out)
     assert result.exit_code == GATE_FAILED

@@ -17,12 +17,12 @@ from synthetic import random_bars
 
 from hrm_cli import show
 from hrm_runtime import Action, Decision, Reason
-from hrm_runtime.bars import moment
-from hrm_runtime.contract import GapBand, OutputParity, Stage
-from hrm_runtime.decision import hold
-from hrm_train.checkpoint import Epoch
-from hrm_train.prepared import Series
-from hrm_train.trainer import Progress
+from hrm_runtime.artifact.contract import GapBand, OutputParity, Stage
+from hrm_runtime.artifact.decision import hold
+from hrm_runtime.market.bars import moment
+from hrm_train.data.prepared import Series
+from hrm_train.learning.checkpoint import Epoch
+from hrm_train.learning.trainer import Progress
 
 LOSSES = {"policy": 1.0, "total": 1.25}
 ALL_LOSSES = {"policy": 1.0, "value": 1.5, "quantity": 2.125, "halting": 0.75, "total": 5.375}

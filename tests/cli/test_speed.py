@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from processes import is_running, wait_for_the_end
 from typer.testing import CliRunner
 
-import hrm_export.peers
+import hrm_export.peers.bench
 from hrm_cli import draw, show, speed
 from hrm_cli.app import app
 from hrm_runtime import ArtifactDamaged, BadInput
-from hrm_runtime import bench as measuring
-from hrm_runtime.bench import BATCHES, Bench, Latency, Result, Skipped
-from hrm_runtime.contract import FORMAT_VERSION, MODEL
+from hrm_runtime.artifact.contract import FORMAT_VERSION, MODEL
 from hrm_runtime.machine import Machine
+from hrm_runtime.measure import bench as measuring
+from hrm_runtime.measure.bench import BATCHES, Bench, Latency, Result, Skipped
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 DONE, GATE_FAILED, BAD_INPUT = 0, 1, 2
@@ -95,7 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is measured; both ways of measuring find `FOUND`."""
-    for module in (measuring, hrm_export.peers):
+    for module in (measuring, hrm_export.peers.bench):
         monkeypatch.setattr(module, "bench", lambda *_: FOUND)
 
 
@@ -128,7 +128,7 @@ def test_measuring_an_artifact_needs_no_training_library(tmp_path: Path) -> None
 import sys
 for name in ("torch", "onnx", "onnxscript", "openvino"):
     sys.modules[name] = None
-from hrm_runtime import bench
+from hrm_runtime.measure import bench
 bench.ROUNDS = bench.BATCH_ROUNDS = 2
 bench.TURN = 0.0
 from hrm_cli.__main__ import main
@@ -149,7 +149,7 @@ main()
 def test_the_worker_of_a_bench_that_was_killed_ends_too(killed_by: str, moment: str) -> None:
     code = """
 import sys
-from hrm_runtime import bench
+from hrm_runtime.measure import bench
 bench.TURN = 1e9  # it would compute for ever
 class Told(bench.Worker):
     def __init__(self, *command):

@@ -10,12 +10,12 @@ from halting import train_halting
 from remembered import Remembered
 from synthetic import SMALL
 
-from hrm_export.build import Built, stages
-from hrm_export.inputs import Inputs, window_inputs
+from hrm_export.graph.build import Built, stages
+from hrm_export.proof.inputs import Inputs, window_inputs
 from hrm_runtime import Contract, load_contract
-from hrm_runtime.contract import Precision
+from hrm_runtime.artifact.contract import Precision
 from hrm_train import load_checkpoint
-from hrm_train.checkpoint import Checkpoint
+from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.settings import parse_settings
 
 Graphs = Callable[[Precision], dict[str, Built]]

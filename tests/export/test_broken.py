@@ -15,16 +15,17 @@ from artifact_copy import ArtifactCopy
 from onnx import numpy_helper
 from remembered import Remembered
 
-from hrm_export import build, export, passes
-from hrm_export.build import FUSION, Built, stages
+from hrm_export import export
 from hrm_export.errors import ParityFailed
 from hrm_export.exporter import MOST_WINDOWS
-from hrm_export.inputs import bars_windows
+from hrm_export.graph import build, passes
+from hrm_export.graph.build import FUSION, Built, stages
+from hrm_export.proof.inputs import bars_windows
 from hrm_runtime import SelfTestFailed, load
-from hrm_runtime.contract import MODEL, Precision
-from hrm_train.checkpoint import Checkpoint
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.windows import Windows
+from hrm_runtime.artifact.contract import MODEL, Precision
+from hrm_train.data.windows import Windows
+from hrm_train.learning.checkpoint import Checkpoint
+from hrm_train.network.model import HierarchicalReasoningModel
 
 Array = npt.NDArray[Any]
 Weights = dict[str, onnx.TensorProto]

@@ -14,19 +14,19 @@ from synthetic import random_bars
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused, LimitExceeded, ParityFailed, PassFailed
 from hrm_export.exporter import MOST_STEPS, MOST_WINDOWS, Exported
-from hrm_export.gates import FLOAT_TOLERANCES, INT8_TOLERANCES, QUANTISED
-from hrm_export.golden import make_golden
-from hrm_export.inputs import bars_windows, window_inputs
+from hrm_export.proof.gates import FLOAT_TOLERANCES, INT8_TOLERANCES, QUANTISED
+from hrm_export.proof.golden import make_golden
+from hrm_export.proof.inputs import bars_windows, window_inputs
 from hrm_runtime import Account, BadBars, SelfTestFailed, load, load_contract, read_csv
-from hrm_runtime.actions import Action
-from hrm_runtime.bars import write_csv
-from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_runtime.contract import Precision
-from hrm_runtime.golden import WITH_BARS, Golden
-from hrm_train.checkpoint import Checkpoint
+from hrm_runtime.artifact.contract import Precision
+from hrm_runtime.artifact.golden import WITH_BARS, Golden
+from hrm_runtime.market.actions import Action
+from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.columns import ACCOUNT, FEATURES
 from hrm_train.errors import CheckpointInvalid, DataInvalid
-from hrm_train.model import HierarchicalReasoningModel
-from hrm_train.scales import calibrate
+from hrm_train.learning.checkpoint import Checkpoint
+from hrm_train.network.model import HierarchicalReasoningModel
+from hrm_train.network.scales import calibrate
 
 pytestmark = pytest.mark.usefixtures("quick_export")
 
@@ -481,7 +481,7 @@ def test_integers_that_turn_a_clear_decision_fail_where_they_were_trained(
     quantised_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = replace(QUANTISED, near_tie=0.0, near_halt=0.0, whole=True)
-    monkeypatch.setattr("hrm_export.parity.QUANTISED", strict)
+    monkeypatch.setattr("hrm_export.proof.parity.QUANTISED", strict)
     refused(
         ParityFailed,
         r"^artifact differs from torch eager over 512 windows; .* Outputs beyond tolerance: none\. "
@@ -495,7 +495,7 @@ def test_integers_that_turn_a_clear_decision_fail_where_they_were_trained(
 def test_a_pass_that_fails_leaves_nothing_behind(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hrm_export.build.passes.store_half", lambda model: 0)
+    monkeypatch.setattr("hrm_export.graph.build.passes.store_half", lambda model: 0)
     refused(
         PassFailed,
         "^storing halves: expected no float32 matrix",

@@ -13,8 +13,8 @@ from live import BARS, BETA, ON, SAFETY_S, Clock, Live, WatchedStop
 from random_windows import Windows, random_windows
 
 from hrm_runtime import Contract, LiveEngine, LiveSettings, Model, load
-from hrm_runtime.contract import FORMAT_VERSION, GOLDEN
-from hrm_runtime.golden import Golden
+from hrm_runtime.artifact.contract import FORMAT_VERSION, GOLDEN
+from hrm_runtime.artifact.golden import Golden
 
 
 @pytest.fixture(scope="session")
@@ -91,4 +91,4 @@ def fed(live: Live) -> Live:
 @pytest.fixture
 def watched_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stops of runs tell when they were set."""
-    monkeypatch.setattr("hrm_runtime.jobs.Stop", WatchedStop)
+    monkeypatch.setattr("hrm_runtime.live.jobs.Stop", WatchedStop)

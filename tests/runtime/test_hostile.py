@@ -44,8 +44,8 @@ from hrm_runtime import (
     load,
     load_contract,
 )
-from hrm_runtime.contract import CONTRACT, GOLDEN, Contract, read_contract
-from hrm_runtime.golden import MOST_DIRECTORY, Golden
+from hrm_runtime.artifact.contract import CONTRACT, GOLDEN, Contract, read_contract
+from hrm_runtime.artifact.golden import MOST_DIRECTORY, Golden
 
 ROOT = Path(__file__).parents[2]
 ARTIFACT = ROOT / "tests/data/artifact-1"

@@ -23,11 +23,11 @@ from hrm_runtime import (
     Reason,
     TradingHours,
 )
-from hrm_runtime.backtest import backtest
-from hrm_runtime.bars import moment
-from hrm_runtime.decision import hold
-from hrm_runtime.features import row
-from hrm_runtime.trace import trace
+from hrm_runtime.artifact.decision import hold
+from hrm_runtime.backtest.walk import backtest
+from hrm_runtime.market.bars import moment
+from hrm_runtime.market.features import row
+from hrm_runtime.measure.trace import trace
 
 LINE = 160
 """Characters that fit a line of a notebook."""
@@ -255,13 +255,13 @@ MODULES_AFTER = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
         ("import hrm_runtime", ()),
         ("from hrm_runtime import HrmError", ()),
         ("from hrm_runtime import Action", ()),
-        ("import hrm_runtime.columns", ()),
+        ("import hrm_runtime.market.columns", ()),
         ("from hrm_runtime import Contract", ()),
         ("from hrm_runtime import TradingHours, Untrusted", ()),
         ("from hrm_runtime import Bar, Bars, Account, Decision, Reason", ("numpy",)),
-        ("import hrm_runtime.bootstrap", ("numpy",)),
-        ("import hrm_runtime.features", ("numpy", "talib")),
-        ("import hrm_runtime.session", ("numpy", "onnxruntime")),
+        ("import hrm_runtime.backtest.bootstrap", ("numpy",)),
+        ("import hrm_runtime.market.features", ("numpy", "talib")),
+        ("import hrm_runtime.artifact.session", ("numpy", "onnxruntime")),
         ("from hrm_runtime import LiveEngine, LiveSettings", HEAVY),
         ("from hrm_runtime import HRMAgent", HEAVY),
         ("from hrm_runtime import *", HEAVY),
@@ -369,7 +369,7 @@ print(json.dumps([before, during, after, reasons, serving]))
 def test_one_thread_asked_for_starts_no_other(artifact: Path) -> None:
     program = """
 import json, os, sys, numpy, talib
-import hrm_runtime.session
+import hrm_runtime.artifact.session
 threads = lambda: len(os.listdir("/proc/self/task"))
 before = threads()
 model = hrm_runtime.load(sys.argv[1], threads=1)

@@ -13,10 +13,10 @@ from live import ON, SAFETY_S, Clock
 from synthetic import random_bars
 
 from hrm_runtime import Bars, LiveEngine, LiveSettings, Model
-from hrm_runtime.backtest import backtest
-from hrm_runtime.bars import write_csv
-from hrm_runtime.book import Book
-from hrm_runtime.replay import Difference, Replayed
+from hrm_runtime.backtest.book import Book
+from hrm_runtime.backtest.walk import backtest
+from hrm_runtime.live.replay import Difference, Replayed
+from hrm_runtime.market.bars import write_csv
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "paper_trading.py"
 DAY, MONDAY = 86_400, 1_704_067_200  # 2024-01-01

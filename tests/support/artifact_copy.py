@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hrm_runtime.contract import CONTRACT, GOLDEN, Contract, read_contract
-from hrm_runtime.golden import Golden
-from hrm_runtime.schema import seal
+from hrm_runtime.artifact.contract import CONTRACT, GOLDEN, Contract, read_contract
+from hrm_runtime.artifact.golden import Golden
+from hrm_runtime.artifact.schema import seal
 
 
 @dataclass(frozen=True)

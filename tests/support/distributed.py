@@ -6,11 +6,11 @@ import torch
 from lightning_fabric import Fabric
 from planted import planted
 
-from hrm_train.act import Order
-from hrm_train.run import Run
+from hrm_train.data.split import chronological_split
+from hrm_train.learning.act import Order
+from hrm_train.learning.run import Run
+from hrm_train.learning.trainer import evaluate, initial_model
 from hrm_train.settings import PRESETS, parse_settings
-from hrm_train.split import chronological_split
-from hrm_train.trainer import evaluate, initial_model
 
 STEPS = 20
 SLOTS = 64

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hrm_train import train, trainer
+from hrm_train import train
+from hrm_train.learning import trainer
 from hrm_train.settings import Settings
 
 

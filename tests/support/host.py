@@ -7,8 +7,8 @@ import numpy.typing as npt
 from synthetic import ACCOUNTS
 
 from hrm_runtime import Account, Bars
-from hrm_runtime.agent import ACCOUNT_VALUES, HOST_COLUMNS
-from hrm_runtime.bars import PRICES
+from hrm_runtime.live.agent import ACCOUNT_VALUES, HOST_COLUMNS
+from hrm_runtime.market.bars import PRICES
 
 Observation = npt.NDArray[np.float32]
 

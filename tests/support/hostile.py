@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_runtime.artifact import MOST_BYTES
+from hrm_runtime.artifact.folder import MOST_BYTES
 
 FILES = ("contract.json", "model.onnx", "golden.npz")
 CONTRACT, MODEL, GOLDEN = FILES

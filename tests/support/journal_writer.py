@@ -5,8 +5,8 @@ from itertools import count
 
 from journalled import BARS, LINE, LOADED, SETTINGS, decided, taken
 
-from hrm_runtime.events import Fed
-from hrm_runtime.journal import Journal
+from hrm_runtime.journal.events import Fed
+from hrm_runtime.journal.writer import Journal
 
 
 def main(folder: str) -> None:

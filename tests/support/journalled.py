@@ -13,10 +13,10 @@ from live import SAFETY_S, bar_at
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Account, Action, Bars, Reason
-from hrm_runtime.decision import Decision, hold
-from hrm_runtime.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken
-from hrm_runtime.journal import Journal, _File, files_in
-from hrm_runtime.journal_reader import JournalFile, Record
+from hrm_runtime.artifact.decision import Decision, hold
+from hrm_runtime.journal.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken
+from hrm_runtime.journal.reader import JournalFile, Record
+from hrm_runtime.journal.writer import Journal, _File, files_in
 
 SETTINGS = {"deadline": 1.0, "hours": {"zone": "Asia/Kolkata"}}
 LOADED = Loaded(1.5, "a" * 64, "tiny", "started")
@@ -132,7 +132,7 @@ class Disk:
             write(file, events)
 
         patch.setattr(_File, "write", written)
-        patch.setattr("hrm_runtime.journal._RETRY_S", 0.01)
+        patch.setattr("hrm_runtime.journal.writer._RETRY_S", 0.01)
 
     def fail(self) -> None:
         self.error = sqlite3.OperationalError("database or disk is full")

@@ -10,8 +10,8 @@ import pytest
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, Model
-from hrm_runtime.model import Outputs
-from hrm_runtime.session import Stop
+from hrm_runtime.artifact.model import Outputs
+from hrm_runtime.artifact.session import Stop
 
 SAFETY_S = 60.0
 """Longer than anything takes; where it runs out, a test has failed."""
@@ -57,7 +57,7 @@ class Clock:
 
 
 class WatchedStop(Stop):
-    """Tells when it was set. Put in the place of `hrm_runtime.jobs.Stop`."""
+    """Tells when it was set. Put in the place of `hrm_runtime.live.jobs.Stop`."""
 
     def __init__(self) -> None:
         super().__init__()

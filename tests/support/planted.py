@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.account import Account
-from hrm_runtime.actions import LEGAL, Action, Side
-from hrm_runtime.columns import ACCOUNT, FEATURES
-from hrm_train.prepared import Manifest, Prepared, Series
+from hrm_runtime.market.account import Account
+from hrm_runtime.market.actions import LEGAL, Action, Side
+from hrm_runtime.market.columns import ACCOUNT, FEATURES
+from hrm_train.data.prepared import Manifest, Prepared, Series
+from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.settings import Settings
-from hrm_train.vocabulary import Vocabulary
 
 NOISE: Final = 0.1
 ATTAINABLE: Final = 1.0 - NOISE

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Contract
-from hrm_runtime.account import vector
-from hrm_runtime.features import rows
+from hrm_runtime.market.account import vector
+from hrm_runtime.market.features import rows
 
 
 @dataclass(frozen=True)

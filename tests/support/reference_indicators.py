@@ -1,9 +1,9 @@
 """The features again, from their published definitions, in lists, loops and `math` alone.
 
-Nothing here is shared with `hrm_runtime.features`: indicators are computed in currency, oldest bar
-first, the slow and obvious way, and are made scale-free only at the end. Names of helpers are
-those of the definitions: Wilder (1978) for RSI, ATR and ADX, Lambert for CCI, Lane for the
-stochastic, Hutson for TRIX, Bollinger for the bands, Appel for MACD. Where a definition leaves
+Nothing here is shared with `hrm_runtime.market.features`: indicators are computed in currency,
+oldest bar first, the slow and obvious way, and are made scale-free only at the end. Names of
+helpers are those of the definitions: Wilder (1978) for RSI, ATR and ADX, Lambert for CCI, Lane for
+the stochastic, Hutson for TRIX, Bollinger for the bands, Appel for MACD. Where a definition leaves
 the start of a recursion open, it is TA-Lib's.
 """
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save
 
-from hrm_export.steps import Recurrent, Steps, convert
-from hrm_runtime.bars import Bars
-from hrm_runtime.features import Row, rows
-from hrm_train.model import HierarchicalReasoningModel
+from hrm_export.graph.steps import Recurrent, Steps, convert
+from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.features import Row, rows
+from hrm_train.network.model import HierarchicalReasoningModel
 
 
 class Remembered:
@@ -20,7 +20,7 @@ class Remembered:
         self._rows: dict[tuple[bytes, bytes, int], list[Row]] = {}
 
     def convert(self, model: HierarchicalReasoningModel) -> Steps:
-        """`hrm_export.steps.convert`, free to be changed."""
+        """`hrm_export.graph.steps.convert`, free to be changed."""
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         text = save(weights, {"settings": model.settings.model_dump_json()})
         key = hashlib.sha256(text).digest()
@@ -29,7 +29,7 @@ class Remembered:
         return fresh(self._steps[key])
 
     def rows(self, bars: Bars, history_bars: int) -> list[Row]:
-        """`hrm_runtime.features.rows`."""
+        """`hrm_runtime.market.features.rows`."""
         key = (bars.datetime.tobytes(), bars.close.tobytes(), history_bars)
         if key not in self._rows:
             self._rows[key] = rows(bars, history_bars)
@@ -37,8 +37,8 @@ class Remembered:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Let exports use it."""
-        patch.setattr("hrm_export.build.convert", self.convert)
-        patch.setattr("hrm_export.inputs.rows", self.rows)
+        patch.setattr("hrm_export.graph.build.convert", self.convert)
+        patch.setattr("hrm_export.proof.inputs.rows", self.rows)
 
 
 def fresh(steps: Steps) -> Steps:

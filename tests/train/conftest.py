@@ -11,12 +11,12 @@ import torch
 from batch import Batch
 from synthetic import SMALL, random_bars
 
-from hrm_runtime.bars import Bars, write_csv
+from hrm_runtime.market.bars import Bars, write_csv
 from hrm_train import HierarchicalReasoningModel, train
-from hrm_train.prepared import Prepared, prepare_series
-from hrm_train.run import Tensors
+from hrm_train.data.prepared import Prepared, prepare_series
+from hrm_train.data.split import Split, chronological_split
+from hrm_train.learning.run import Tensors
 from hrm_train.settings import Settings, parse_settings
-from hrm_train.split import Split, chronological_split
 
 FACTS: dict[str, Any] = {
     "Nifty": {"type": "index", "lot_size": 75, "option_premium_range": [0.01, 0.02]},

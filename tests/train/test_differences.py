@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hrm_runtime.contract import Instrument, Timeframe
+from hrm_runtime.artifact.contract import Instrument, Timeframe
+from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.differences import differences
-from hrm_train.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize(

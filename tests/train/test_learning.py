@@ -9,12 +9,12 @@ import pytest
 from planted import ATTAINABLE, SECONDS, planted
 
 from hrm_train import load_checkpoint, train
-from hrm_train.checkpoint import Checkpoint
-from hrm_train.devices import HERE, open_fabric
-from hrm_train.prepared import Prepared
-from hrm_train.run import Tensors
+from hrm_train.data.prepared import Prepared
+from hrm_train.learning.checkpoint import Checkpoint
+from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.run import Tensors
+from hrm_train.learning.trainer import evaluate
 from hrm_train.settings import PRESETS, Settings, parse_settings
-from hrm_train.trainer import evaluate
 
 BARS = 22_000
 UNSEEN = 2_000

@@ -47,8 +47,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     ("module", "needed"),
     [
         ("hrm_train", set()),
-        ("hrm_train.parquet", {"numpy"}),
-        ("hrm_train.tensorboard", set()),
+        ("hrm_train.data.parquet", {"numpy"}),
+        ("hrm_train.learning.tensorboard", set()),
         ("hrm_train.settings", {"pydantic", "yaml"}),
     ],
 )

@@ -1,0 +1,1 @@
+"""A network to an ONNX graph of N x T steps."""

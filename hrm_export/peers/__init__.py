@@ -1,0 +1,1 @@
+"""What an artifact is measured beside: its products alone, other precisions and libraries."""

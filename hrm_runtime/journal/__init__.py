@@ -1,0 +1,1 @@
+"""What an engine was told and what it answered, durably, and read back."""

@@ -1,0 +1,527 @@
+"""What a live engine did, durably: bars, accounts, decisions and why, in SQLite files.
+
+    with LiveEngine(model, settings, Journal("journal")) as engine:
+        ...
+
+`record` costs a decision a microsecond: a thread of its own writes what has gathered, in one
+transaction. What it cannot write, since the disk is full or gone, waits in memory and is counted as
+lost when that is full; trading goes on either way. Each file begins with the artifact, what keeps
+it from trading, and the bars of every stream, so each can be replayed alone and old ones can go.
+"""
+
+import json
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event as ThreadEvent
+from threading import Lock, Thread
+from typing import Any, Final
+
+import numpy as np
+
+from hrm_runtime.errors import BadInput
+from hrm_runtime.journal.events import (
+    FORMAT_VERSION,
+    LARGEST_VALUE,
+    SCHEMA,
+    TABLES,
+    Control,
+    Controlled,
+    Decided,
+    Event,
+    Fed,
+    Line,
+    Loaded,
+    Taken,
+)
+from hrm_runtime.log import log
+from hrm_runtime.machine import machine
+from hrm_runtime.market.bars import Bars
+
+SUFFIX: Final = ".sqlite"
+
+_LONGEST_TEXT: Final = 10_000
+"""Characters; what a host calls its instruments, and what went wrong with them, may be anything."""
+
+_GATHER_S: Final = 0.02
+"""How long events gather into one transaction: what each costs is mostly its end."""
+
+_RETRY_S: Final = 1.0
+
+_CLOSE_S: Final = 30.0
+"""How long `close` waits for a disk that neither writes nor fails."""
+
+_NAME: Final = re.compile(r"(\d{8}T\d{6})-(\d{6})\.sqlite")
+"""When a file was begun, and its number among those of that second."""
+
+_LIBRARIES: Final = ("hrm", "numpy", "onnxruntime", "TA-Lib")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalHealth:
+    """How writing goes.
+
+    Attributes:
+        file: that is being written.
+        committed: the highest sequence number of a decision that is on the disk; so are all below
+            that were not lost.
+        waiting: events that are not.
+        lost: events that will never be.
+        trouble: why nothing can be written; None where it can.
+    """
+
+    file: Path
+    committed: int
+    waiting: int
+    lost: int
+    trouble: str | None
+
+
+class Journal:
+    """Writes events to files in a folder, on a thread of its own, from `begin` to `close`, once.
+
+    Args:
+        folder: made where it is not there. One engine at a time writes to it.
+        file_mb: size at which the next file is begun.
+        files: that are kept; older ones are removed when one is begun.
+        most_waiting: events that may wait in memory while they cannot be written.
+
+    Raises:
+        BadInput: a number that is not above 0.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        file_mb: float = 256,
+        files: int = 30,
+        most_waiting: int = 20_000,
+    ) -> None:
+        if not (file_mb > 0 and files > 0 and most_waiting > 0):
+            raise BadInput("journal: expected file_mb, files and most_waiting above 0")
+        self.folder = Path(folder).absolute()
+        self._largest = int(1e6 * file_mb)
+        self._files = files
+        self._most_waiting = most_waiting
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._recording = Lock()
+        self._pending: list[_Entry] = []
+        self._added = 0
+        self._lost = 0
+        self._told = 0
+        self._full = False
+        self._missed = _Now()
+        self._now = _Now()
+        self._committed = 0
+        self._trouble: str | None = None
+        self._ending = ThreadEvent()
+        self._begun = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = f"trouble: {self._trouble}" if self._trouble else f"committed {self._committed}"
+        if not self._begun:
+            state = "not begun"
+        elif self._closed:
+            state = f"closed, {state}"
+        return f"Journal({self.folder}, {state})"
+
+    def begin(self, settings: Mapping[str, Any], loaded: Loaded) -> None:
+        """Open the first file and start writing.
+
+        Args:
+            settings: of the engine, as JSON.
+            loaded: the artifact that decides.
+
+        Raises:
+            BadInput: the folder cannot be written, another engine writes to it, or this journal
+                was begun before.
+        """
+        if self._begun:
+            raise BadInput("journal: expected one that was not begun before; make another")
+        self._meta = {
+            "format_version": str(FORMAT_VERSION),
+            "settings": json.dumps(settings),
+            "machine": json.dumps(asdict(machine(_LIBRARIES))),
+        }
+        self._now.loaded = loaded
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as opened:
+                self._lock = opened.enter_context(closing(_locked(self.folder / "lock")))
+                self._file = opened.enter_context(closing(self._next_file("")))
+                self._thread = Thread(target=self._write, name="hrm-journal", daemon=True)
+                self._thread.start()
+                opened.pop_all()
+        except (OSError, sqlite3.Error) as error:
+            raise BadInput(
+                f"journal: expected a folder that can be written, and that no other engine writes "
+                f"to: {self.folder}: {error}"
+            ) from error
+        self._begun = True
+
+    def record(self, event: Event, bars: Bars | None = None) -> None:
+        """Have `event` written. Returns at once and never raises.
+
+        Args:
+            bars: all that the stream has after it, where it changed them.
+        """
+        entry = _Entry(event, bars)
+        with self._recording:
+            waiting = self._queue.qsize() + len(self._pending) - self._added
+            if self._closed:
+                self._lost += 1
+            elif self._full or waiting >= self._most_waiting:
+                self._full = True
+                self._lost += 1
+                self._missed.apply(entry)
+            else:
+                self._queue.put(entry)
+
+    @property
+    def committed(self) -> int:
+        """The highest sequence number on the disk; so are all below that were not lost."""
+        return self._committed
+
+    def health(self) -> JournalHealth:
+        """How writing goes."""
+        return JournalHealth(
+            file=self._file.path,
+            committed=self._committed,
+            waiting=self._queue.qsize() + len(self._pending),
+            lost=self._lost,
+            trouble=self._trouble,
+        )
+
+    def close(self) -> None:
+        """Write what waits, if it can be written, and end the thread; what comes later is lost."""
+        if not self._begun:
+            return
+        with self._recording:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._ending.set()
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            log(logging.ERROR, "journal does not end", file=str(self._file.path))
+            return
+        self._file.close()
+        self._lock.close()
+
+    def _write(self) -> None:
+        ending = False
+        while not ending:
+            ending = self._collect()
+            while not self._committed_all():
+                if ending or self._ending.wait(_RETRY_S):
+                    break
+        if self._pending:
+            with self._recording:
+                self._lost += len(self._pending)
+                self._pending = []
+            log(logging.ERROR, "journal ends", why=self._trouble, lost=self._lost)
+
+    def _collect(self) -> bool:
+        """Wait for entries and take all that gather; whether it is time to end."""
+        entry = self._queue.get()
+        self._ending.wait(_GATHER_S)
+        while entry is not None:
+            self._pending.append(entry)
+            try:
+                entry = self._queue.get_nowait()
+            except Empty:
+                return False
+        return True
+
+    def _committed_all(self) -> bool:
+        """Try to bring what waits to the disk; whether it is there."""
+        try:
+            if self._file.gone:  # or damaged: what goes there is lost
+                self._file.close()
+                self._file = self._next_file(self._file.path.name)
+            self._save()
+            if self._full and self._queue.empty():
+                self._bridge()
+                self._save()
+            if self._file.grown and self._file.size > self._largest:
+                full, self._file = self._file, self._next_file(self._file.path.name)
+                full.close()
+        except Exception as error:  # whatever it is, this thread goes on
+            if self._trouble is None:
+                log(logging.ERROR, "journal", error, why=str(error), file=str(self._file.path))
+            self._trouble = str(error) or type(error).__name__
+            return False
+        if self._trouble is not None:
+            log(logging.WARNING, "journal writes again", lost=self._lost)
+        self._trouble = None
+        return True
+
+    def _save(self) -> None:
+        """Bring what is pending to the disk."""
+        while True:
+            try:
+                self._file.write([entry.event for entry in self._pending])
+            except _UnwritableError as error:
+                self._leave_out(error)
+            else:
+                break
+        for entry in self._pending:
+            self._now.apply(entry)
+            if isinstance(entry.event, Decided):
+                self._committed = max(self._committed, entry.event.decision.sequence)
+        with self._recording:
+            self._pending = []
+            self._added = 0
+
+    def _leave_out(self, error: "_UnwritableError") -> None:
+        """Say in the place of a pending event that it is missing, and how everything is after."""
+        why = f"{type(error.__cause__).__name__}: {error.__cause__}"
+        log(logging.ERROR, "journal: event left out", why=why)
+        gone, now = self._pending[error.place].event, _Now()
+        now.update(self._now)
+        for entry in self._pending[: error.place + 1]:
+            now.apply(entry)
+        ours = isinstance(gone, Loaded) or (isinstance(gone, Fed) and gone.snapshot)
+        after = [] if ours else now.entries()
+        lost = _Entry(Controlled(time.time(), Control.LOST, 1, why))
+        with self._recording:
+            self._pending[error.place : error.place + 1] = [lost, *after]
+            self._added += len(after)
+            self._lost += 1
+            self._told += 1
+
+    def _bridge(self) -> None:
+        """Say how many events are missing, and how everything is after them; go on from there."""
+        with self._recording:
+            now = _Now()
+            now.update(self._now)
+            now.update(self._missed)
+            lost = Controlled(time.time(), Control.LOST, self._lost - self._told)
+            self._pending = [_Entry(lost), *now.entries()]
+            self._added = len(self._pending)
+            self._told = self._lost
+            self._missed = _Now()
+            self._full = False
+
+    def _next_file(self, before: str) -> "_File":
+        """A file after the one named `before`; it begins with how everything is, the oldest go."""
+        begun, number = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), 0
+        newest = max([before, *(file.name for file in files_in(self.folder))])
+        if (name := _NAME.fullmatch(newest)) and name[1] >= begun:  # or the clock was set back
+            begun, number = name[1], int(name[2]) + 1
+        path = self.folder / f"{begun}-{number:06}{SUFFIX}"
+        file = _File(path, self._meta, [entry.event for entry in self._now.entries()])
+        for old in files_in(self.folder)[: -self._files]:
+            for each in _with_companions(old):
+                with suppress(OSError):
+                    each.unlink()
+        return file
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    event: Event
+    bars: Bars | None = None
+
+
+class _UnwritableError(Exception):
+    """The event at `place` is one that no file takes, whatever the disk; its cause says why."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
+
+
+class _Now:
+    """How everything is after some events: the artifact, what was switched, each stream's bars."""
+
+    def __init__(self) -> None:
+        self.loaded: Loaded | None = None
+        self.switched: dict[Control, Controlled] = {}
+        self.bars: dict[Line, Bars] = {}
+
+    def apply(self, entry: _Entry) -> None:
+        event = entry.event
+        if isinstance(event, Loaded):
+            self.loaded = event
+        elif isinstance(event, Controlled) and event.what in _SWITCHES:
+            self.switched[_SWITCHES[event.what]] = event
+        elif isinstance(event, Fed | Taken) and entry.bars is not None:
+            self.bars[event.line] = entry.bars
+
+    def update(self, later: "_Now") -> None:
+        self.loaded = later.loaded or self.loaded
+        self.switched |= later.switched
+        self.bars |= later.bars
+
+    def entries(self) -> list[_Entry]:
+        """What says so in a file: no trading first, where it is so, then bars."""
+        at = time.time()
+        return [
+            *([_Entry(self.loaded)] if self.loaded else []),
+            *(_Entry(event) for switch, event in self.switched.items() if event.what is switch),
+            *(_Entry(Fed(at, line, bars, snapshot=True), bars) for line, bars in self.bars.items()),
+        ]
+
+
+class _File:
+    """One SQLite file. What `write` was given is on the disk when it returns, or not there.
+
+    It appears under its name when it is complete to the last of the first `events`.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, str], events: Iterable[Event]) -> None:
+        self.path = path
+        self._event = 0
+        self._damaged = False
+        draft = path.with_name("next")
+        _remove(draft)
+        try:
+            with closing(_connected(draft)) as self._connection:
+                self._connection.executescript(f"BEGIN; {SCHEMA}")
+                self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                self._insert(events)
+                self._connection.execute("COMMIT")
+            self._first = self._event
+            draft.rename(path)
+        except BaseException:
+            _remove(draft)
+            raise
+        self._connection = _connected(path)
+        try:
+            self._inode = path.stat().st_ino
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._connection.close()
+            _remove(path)
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes, with what is still in the write-ahead log."""
+        (size,) = self._connection.execute(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        ).fetchone()
+        return int(size)
+
+    @property
+    def grown(self) -> bool:
+        """Whether it has more than its first events."""
+        return self._event > self._first
+
+    @property
+    def gone(self) -> bool:
+        """Whether what is written would not be found: somebody removed or damaged the file."""
+        try:
+            return self._damaged or self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Append `events`.
+
+        Raises:
+            _UnwritableError: one of them is nothing that SQLite takes.
+            OSError, sqlite3.Error, MemoryError: the disk, or the machine, does not take them now.
+        """
+        before = self._event
+        try:
+            self._connection.execute("BEGIN")
+            self._insert(events)
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._event = before
+            self._damaged = type(error) is sqlite3.DatabaseError
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _insert(self, events: Iterable[Event]) -> None:
+        for place, event in enumerate(events):
+            try:
+                table, values = TABLES[type(event)], map(_storable, event.row())
+                row = (self._event + 1, *values)
+                marks = ", ".join("?" * len(row))
+                self._connection.execute(
+                    f"INSERT INTO {table} VALUES ({marks})",  # noqa: S608, our names
+                    row,
+                )
+            except Exception as error:
+                if isinstance(error, _FAILING) or type(error) is sqlite3.DatabaseError:
+                    raise
+                raise _UnwritableError(place) from error
+            self._event += 1
+
+    def close(self) -> None:
+        """Close it, as one file that can be read from a disk that cannot be written, if it can."""
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        self._connection.close()
+
+
+_FAILING: Final = (OSError, MemoryError, sqlite3.OperationalError, sqlite3.InternalError)
+"""What writing raises where it is not the event's fault."""
+
+_SWITCHES: Final[Mapping[Control, Control]] = {
+    Control.KILLED: Control.KILLED,
+    Control.REVIVED: Control.KILLED,
+    Control.BREAKER_OPENED: Control.BREAKER_OPENED,
+    Control.BREAKER_CLOSED: Control.BREAKER_OPENED,
+}
+"""What turns off trading, by what turns it off or on."""
+
+
+def _storable(value: Any) -> Any:
+    """`value` as SQLite takes it: text of bounded length, with what UTF-8 cannot have escaped."""
+    if isinstance(value, np.generic):  # which SQLite would take as bytes
+        return value.item()
+    if not isinstance(value, str):
+        return value
+    return value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=_RETRY_S
+    )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+    return connection
+
+
+def _with_companions(path: Path) -> list[Path]:
+    """A file and those that SQLite puts beside it."""
+    return [path, *(Path(f"{path}{end}") for end in ("-wal", "-shm", "-journal"))]
+
+
+def _remove(path: Path) -> None:
+    for each in _with_companions(path):
+        each.unlink(missing_ok=True)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a journal, oldest first; others are none of ours."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
+
+
+def _locked(path: Path) -> sqlite3.Connection:
+    """A lock that ends with this process, however it ends.
+
+    Raises:
+        sqlite3.OperationalError: somebody else has it, or it cannot be written.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection

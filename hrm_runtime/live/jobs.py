@@ -1,0 +1,92 @@
+"""What is on its way through a live engine: asks and feeds, and the series that they are for."""
+
+import math
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy.typing as npt
+
+from hrm_runtime.artifact.decision import Decision, Reason
+from hrm_runtime.artifact.session import Stop
+from hrm_runtime.journal.events import Line
+from hrm_runtime.live.stream import Stream
+from hrm_runtime.market.account import Account
+from hrm_runtime.market.bars import Bars
+
+
+class Ask:
+    """A bar and an account on their way to a decision. It is answered once: by who claims it."""
+
+    def __init__(self, bar: Any, account: Any) -> None:
+        self.line: Line = ("", "")
+        self.bar = dict(bar) if type(bar) is dict else bar  # the caller may change its own
+        self.account = dict(account) if type(account) is dict else account
+        self.started = time.perf_counter()
+        self.answer: Future[Decision] = Future()
+        self.trouble: BaseException | None = None
+        self.at = math.nan
+        self.stamp: int | None = None
+        self.read: Account | None = None
+        self.company: Company | None = None
+        self._claim = Lock()
+
+    def claim(self) -> bool:
+        """Whether the caller may answer; True once."""
+        return self._claim.acquire(blocking=False)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether somebody has claimed it."""
+        return self._claim.locked()
+
+
+class Company:
+    """The asks that one pass of the graph is run for, and what stops it when all are gone."""
+
+    def __init__(self, asks: list[Ask]) -> None:
+        self.stop = Stop()
+        self._asks = asks
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(ask.claimed for ask in self._asks)
+
+
+class Feed:
+    """Bars on their way into a stream."""
+
+    def __init__(self, line: Line, bars: Bars) -> None:
+        self.line = line
+        self.bars = bars
+        self.done: Future[None] = Future()
+
+
+@dataclass(eq=False)
+class Series:
+    """A stream and the last ask at its newest bar that could be decided."""
+
+    stream: Stream
+    asked: Ask | None = None
+    account: Account | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+    def remembered(self, stamp: int, account: Account) -> Ask | None:
+        """The ask of the same bar and account, if it was answered."""
+        ask = self.asked
+        if ask is None or (ask.stamp, ask.read) != (stamp, account):
+            return None
+        return ask if ask.answer.done() and not ask.answer.cancelled() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """An ask that may be decided, as the network takes it."""
+
+    ask: Ask
+    account: Account
+    inputs: tuple[npt.NDArray[Any], ...]

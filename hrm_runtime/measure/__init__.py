@@ -1,0 +1,1 @@
+"""How fast an artifact answers, and how one of its decisions came about."""

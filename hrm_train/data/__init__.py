@@ -1,0 +1,1 @@
+"""Bars to one file of tensors: names, labels, accounts, and what is kept aside."""
