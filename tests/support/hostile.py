@@ -153,7 +153,7 @@ def zipped(*parts: tuple[str, bytes], packed: bool = False) -> bytes:
         for name, content in parts:
             entry = zipfile.ZipInfo(name)  # not written with a warning, as by name
             entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-            file.NameToInfo.pop(name, None)
+            file.NameToInfo.pop(entry.filename, None)  # which ends where a NUL stands
             file.writestr(entry, content)
     return buffer.getvalue()
 
