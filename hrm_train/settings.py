@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from hrm_runtime.artifact.contract import UNKNOWN, seconds_of
 from hrm_runtime.files import whole
 from hrm_runtime.market.columns import HISTORY_BARS, LEAST_HISTORY
+from hrm_runtime.market.instruments import UNKNOWN, seconds_of
 from hrm_train.errors import SettingsInvalid
 
 LARGE_PRODUCT: Final = 2**13

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,6 +24,7 @@ from hrm_runtime.errors import (
 )
 from hrm_runtime.market.actions import Action
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES, LEAST_HISTORY
+from hrm_runtime.market.instruments import UNKNOWN, Instrument, Timeframe, Trading, seconds_of
 
 FORMAT_VERSION: Final = 1
 
@@ -68,60 +68,6 @@ a probability in float32; at most 8e-4 where a rounded input of an integer produ
 
 LATEST_MOMENT: Final = 10**11
 """A moment beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
-
-UNKNOWN: Final = "unknown"
-"""The name behind id 0: whatever the artifact was not trained on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Instrument:
-    """Facts of one instrument.
-
-    Attributes:
-        id: its row in the embedding table; 0 is `unknown`.
-        type: "stock" trades at its price; "index" trades through options, whose premium is a
-            fraction of the index between `premium_min` and `premium_max`.
-        lot_size: units per lot.
-        tick_size: smallest price step, in currency.
-    """
-
-    id: int
-    type: Literal["index", "stock"]
-    lot_size: int
-    tick_size: float
-    premium_min: float
-    premium_max: float
-
-    def cost_per_lot(self, price: float) -> float:
-        """Currency needed to open one lot while the instrument stands at `price`."""
-        if self.type == "index":
-            price *= 0.5 * (self.premium_min + self.premium_max)
-        return price * self.lot_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeframe:
-    """One bar length. `id` is its row in the embedding table, `seconds` its length."""
-
-    id: int
-    seconds: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trading:
-    """The host's rules: what a trade costs and when a position is stopped.
-
-    Attributes:
-        cost_fraction: slippage and taxes per execution, as a fraction of the price.
-        brokerage_entry, brokerage_exit: currency per order.
-        stop_atr, target_atr: distance from the entry price, in ATR at entry.
-    """
-
-    cost_fraction: float
-    brokerage_entry: float
-    brokerage_exit: float
-    stop_atr: float
-    target_atr: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,20 +295,6 @@ def brief(contract: Contract, model_id: str) -> str:
     graph = contract.graph
     size = f"{graph.cycles} x {graph.timesteps}"
     return f"{contract.name}, {graph.precision}, {size}, id {model_id[:12]}..."
-
-
-def seconds_of(timeframe: str) -> int | None:
-    """Length of a bar that a timeframe's name says: a number of minutes, or D for a day."""
-    if timeframe == "D":
-        return 86_400
-    if re.fullmatch("[0-9]{1,6}", timeframe) and int(timeframe) > 0:
-        return 60 * int(timeframe)
-    return None
-
-
-def name_of(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], number: int) -> str:
-    """The name behind an id; `unknown` where there is none."""
-    return next((name for name, entry in entries.items() if entry.id == number), UNKNOWN)
 
 
 def read_contract(text: bytes) -> Contract:

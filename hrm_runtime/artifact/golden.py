@@ -16,13 +16,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.artifact.contract import GOLDEN, INPUTS, LEAST_WINDOWS, NEAR, OUTPUTS, name_of
+from hrm_runtime.artifact.contract import GOLDEN, INPUTS, LEAST_WINDOWS, NEAR, OUTPUTS
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.model import Model, Outputs, decisions, segments_of
 from hrm_runtime.errors import ArtifactDamaged, InferenceFailed, SelfTestFailed
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import OPENINGS, Action
 from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.instruments import name_of
 
 WITH_BARS: Final = 4
 """How many of the windows are also stored as bars and replayed through `Model.decide`."""

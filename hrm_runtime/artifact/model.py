@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.artifact.contract import Contract, Instrument, brief
+from hrm_runtime.artifact.contract import Contract, brief
 from hrm_runtime.artifact.decision import Decision, decision
 from hrm_runtime.artifact.session import Session, Stop
 from hrm_runtime.errors import BadFeatures, SelfTestFailed, TooFewBars
 from hrm_runtime.market.account import Account, vector
 from hrm_runtime.market.bars import Bars, real_numbers
 from hrm_runtime.market.features import Row, rows
+from hrm_runtime.market.instruments import Instrument
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.market.account import Account, affordable_lots
 from hrm_runtime.market.actions import Action, Side
+from hrm_runtime.market.instruments import Instrument, Trading
 
 _OPENS: Final = {Action.BUY_LONG: Side.LONG, Action.SELL_SHORT: Side.SHORT}
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.artifact.contract import Instrument
 from hrm_runtime.errors import BadAccount
 from hrm_runtime.market.actions import Side
+from hrm_runtime.market.instruments import Instrument
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,11 @@ def _graph(artifact: str, graph: str) -> Callable[[], Opened]:
 
 def _decisions(model: "Model", artifact: Path) -> list[Callable[[], object]]:
     """A call of `decide_rows` for each golden window that has bars; its rows are made before."""
-    from hrm_runtime.artifact.contract import GOLDEN, name_of
+    from hrm_runtime.artifact.contract import GOLDEN
     from hrm_runtime.artifact.golden import Golden
     from hrm_runtime.market.bars import Bars
     from hrm_runtime.market.features import rows
+    from hrm_runtime.market.instruments import name_of
 
     golden = Golden.from_bytes((artifact / GOLDEN).read_bytes())
     contract = model.contract

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.bars import Bars, Floats
+from hrm_runtime.market.instruments import Instrument, Trading
 from hrm_train.data.labels import risk_lots
 from hrm_train.settings import Settings
 

@@ -8,10 +8,10 @@ every open, paying costs, flat at the end. It is hindsight: an upper bound, not 
 import numpy as np
 import numpy.typing as npt
 
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.market.account import affordable_lots
 from hrm_runtime.market.actions import Action, Side
 from hrm_runtime.market.bars import Bars, Floats
+from hrm_runtime.market.instruments import Instrument, Trading
 
 
 def action_returns(

@@ -18,7 +18,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from hrm_runtime.artifact.contract import Instrument, Timeframe, Trading
 from hrm_runtime.artifact.schema import SchemaMismatch, build
 from hrm_runtime.files import whole
 from hrm_runtime.market.account import vector
@@ -34,6 +33,7 @@ from hrm_runtime.market.bars import (
     series_files,
 )
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_runtime.market.instruments import Instrument, Timeframe, Trading
 from hrm_train.data.accounts import accounts
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 from hrm_train.data.parquet import READERS

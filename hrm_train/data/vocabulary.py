@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from hrm_runtime.artifact.contract import UNKNOWN, Instrument, Timeframe
+from hrm_runtime.market.instruments import UNKNOWN, Instrument, Timeframe
 from hrm_train.differences import differences
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Embeddings, Settings

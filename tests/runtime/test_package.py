@@ -1,3 +1,4 @@
+import importlib
 import importlib.metadata
 import json
 import re
@@ -377,3 +378,31 @@ print(json.dumps([before, threads()]))
 """
     before, after = in_a_fresh_process(program, str(artifact))
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("door", "room"),
+    [
+        ("actions", "market.actions"),
+        ("bars", "market.bars"),
+        ("contract", "artifact.contract"),
+        ("contract", "market.instruments"),
+        ("features", "market.features"),
+        ("prometheus", "live.prometheus"),
+        ("trace", "measure.trace"),
+        ("backtest", "backtest.walk"),
+        ("backtest", "backtest.book"),
+    ],
+)
+def test_documented_module_paths_lead_to_what_they_name(door: str, room: str) -> None:
+    if door == "prometheus":
+        pytest.importorskip("prometheus_client")
+    entrance = importlib.import_module(f"hrm_runtime.{door}")
+    module = importlib.import_module(f"hrm_runtime.{room}")
+    public = {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    assert public
+    assert {name: getattr(entrance, name) for name in public} == public

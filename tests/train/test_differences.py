@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hrm_runtime.artifact.contract import Instrument, Timeframe
+from hrm_runtime.market.instruments import Instrument, Timeframe
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.differences import differences
 

@@ -8,6 +8,8 @@ import pytest
 
 import hrm_runtime
 import hrm_train
+from hrm_train import parquet as documented
+from hrm_train.data import parquet
 
 NAMES = [
     "HierarchicalReasoningModel",
@@ -58,3 +60,8 @@ def test_a_module_imports_no_more_than_it_needs(module: str, needed: set[str]) -
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
     )
     assert set(json.loads(done.stdout)) & HEAVY == needed
+
+
+def test_the_documented_path_of_parquet_leads_to_it() -> None:
+    assert documented.read_parquet is parquet.read_parquet
+    assert documented.READERS is parquet.READERS

@@ -13,11 +13,12 @@ from hrm_export.proof.golden import CLEAR_GAP, make_golden
 from hrm_export.proof.inputs import Inputs, window_inputs
 from hrm_export.proof.parity import torch_run
 from hrm_runtime import Account, Bars, Contract, load
-from hrm_runtime.artifact.contract import LEAST_WINDOWS, NEAR, name_of
+from hrm_runtime.artifact.contract import LEAST_WINDOWS, NEAR
 from hrm_runtime.artifact.golden import WITH_BARS, Golden, margins, top_two_gap
 from hrm_runtime.artifact.model import Outputs, Run, decisions, run_segments
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.columns import FEATURES
+from hrm_runtime.market.instruments import name_of
 from hrm_train.errors import DataInvalid
 from hrm_train.learning.checkpoint import Checkpoint
 

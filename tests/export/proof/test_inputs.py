@@ -18,9 +18,9 @@ from hrm_export.proof.inputs import (
     window_inputs,
 )
 from hrm_runtime import BadBars, load
-from hrm_runtime.artifact.contract import name_of
 from hrm_runtime.artifact.model import decisions
 from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.instruments import name_of
 from hrm_train.errors import DataInvalid
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.settings import parse_settings

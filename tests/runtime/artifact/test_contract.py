@@ -20,17 +20,14 @@ from hrm_runtime import (
 from hrm_runtime.artifact.contract import (
     CONTRACT,
     FORMAT_VERSION,
-    UNKNOWN,
     Flip,
     GapBand,
     Growth,
-    Instrument,
     Stage,
-    name_of,
     read_contract,
-    seconds_of,
 )
 from hrm_runtime.artifact.schema import canonical, seal
+from hrm_runtime.market.instruments import UNKNOWN, Instrument, name_of, seconds_of
 
 Document = dict[str, Any]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from hrm_runtime import Account
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.artifact.decision import Reason, hold
 from hrm_runtime.backtest.book import Book, Exit, Trade
 from hrm_runtime.market.actions import Action, Side
+from hrm_runtime.market.instruments import Instrument, Trading
 
 STOCK = Instrument(
     id=1, type="stock", lot_size=10, tick_size=0.05, premium_min=0.025, premium_max=0.05

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hrm_runtime import Account, BadAccount
-from hrm_runtime.artifact.contract import Instrument
 from hrm_runtime.market.account import affordable_lots, vector
 from hrm_runtime.market.actions import Side
+from hrm_runtime.market.instruments import Instrument
 
 FLAT = {
     "capital": 100_000.0,

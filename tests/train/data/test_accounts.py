@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from synthetic import random_bars
 
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.backtest.book import Book
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.bars import Bars, Floats
+from hrm_runtime.market.instruments import Instrument, Trading
 from hrm_train.data.accounts import accounts, positions, replay_trail
 from hrm_train.data.prepared import trading_rules
 from hrm_train.settings import Settings

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from synthetic import random_bars
 
-from hrm_runtime.artifact.contract import Instrument, Trading
 from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_runtime.market.bars import Bars, Floats
+from hrm_runtime.market.instruments import Instrument, Trading
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 
 STOCK = Instrument(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hrm_runtime.artifact.contract import Instrument, Timeframe
+from hrm_runtime.market.instruments import Instrument, Timeframe
 from hrm_train.data.vocabulary import Vocabulary, require_names
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Settings, parse_settings

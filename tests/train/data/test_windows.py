@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hrm_runtime.artifact.contract import name_of
 from hrm_runtime.market.account import vector
 from hrm_runtime.market.bars import Floats, Integers
 from hrm_runtime.market.features import rows
+from hrm_runtime.market.instruments import name_of
 from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import Split
 from hrm_train.data.windows import Windows, concatenate, round_robin, spread, windows

@@ -23,15 +23,14 @@ from safetensors.torch import load_file
 from synthetic import random_bars
 from torch import Tensor
 
-from hrm_runtime.artifact.contract import Timeframe
 from hrm_runtime.errors import BadBars
 from hrm_runtime.market.bars import Bars, write_csv
+from hrm_runtime.market.instruments import Timeframe
 from hrm_train import (
     HierarchicalReasoningModel,
     extend_vocabulary,
     load_checkpoint,
     train,
-    trainer,
 )
 from hrm_train.data.prepared import Prepared, prepare_series
 from hrm_train.data.split import (
@@ -51,6 +50,7 @@ from hrm_train.errors import (
     TrainingDiverged,
     TrainingStopped,
 )
+from hrm_train.learning import trainer
 from hrm_train.learning.act import Order
 from hrm_train.learning.checkpoint import Epoch
 from hrm_train.learning.devices import HERE, Where, open_fabric
