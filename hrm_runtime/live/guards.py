@@ -1,10 +1,15 @@
-"""What keeps a live engine from trading: the kill switch and the breaker."""
+"""What keeps a live engine from trading: the kill switch, the breaker, and its own end."""
 
+import logging
 import os
 from pathlib import Path
 from threading import Lock
 
-from hrm_runtime.errors import BadInput
+from hrm_runtime.artifact.decision import Reason
+from hrm_runtime.errors import BadInput, Untrusted
+from hrm_runtime.journal.events import Control
+from hrm_runtime.live.recorder import Recorder
+from hrm_runtime.log import log
 
 
 class KillSwitch:
@@ -101,3 +106,57 @@ class Breaker:
         with self._lock:
             self.failures = 0
             self._open = False
+
+
+class Guards:
+    """What keeps one engine from trading; whoever pulls or releases it is recorded and logged.
+
+    Attributes:
+        kill_switch, breaker: its own.
+        closed: it has ended, or is about to; what fails then is nobody's failure.
+    """
+
+    def __init__(self, kill_switch: KillSwitch, breaker: Breaker, recorder: Recorder) -> None:
+        self.kill_switch = kill_switch
+        self.breaker = breaker
+        self.closed = False
+        self._recorder = recorder
+
+    def kill(self, why: str) -> None:
+        """Stop all trading."""
+        self.kill_switch.pull(str(why))
+        self._recorder.stopped(Control.KILLED, str(why))
+        log(logging.CRITICAL, "killed", why=why)
+
+    def revive(self) -> None:
+        """Undo a kill.
+
+        Raises:
+            BadInput: the kill file is still there.
+        """
+        self.kill_switch.release()
+        self._recorder.undone(Control.KILLED, Control.REVIVED)
+        log(logging.CRITICAL, "revived")
+
+    def opened(self, why: str) -> None:
+        """Tell that the breaker has opened."""
+        self._recorder.stopped(Control.BREAKER_OPENED, why)
+        log(logging.CRITICAL, "breaker opened", failures=self.breaker.limit)
+
+    def close_breaker(self) -> None:
+        """Forget the failures."""
+        self.breaker.close()
+        self._recorder.undone(Control.BREAKER_OPENED, Control.BREAKER_CLOSED)
+        log(logging.CRITICAL, "breaker closed")
+
+    def barred(self, look: bool = True) -> Untrusted | None:
+        """Why nothing may be traded; with `look` the kill file is looked for."""
+        killed = self.kill_switch.pulled() if look else self.kill_switch.why
+        if killed is not None:
+            return Untrusted(Reason.KILLED, f"killed: {killed}; revive() allows trading again")
+        if self.breaker.open:
+            return Untrusted(
+                Reason.BREAKER,
+                f"{self.breaker.limit} failures in a row; close_breaker() allows trading again",
+            )
+        return None

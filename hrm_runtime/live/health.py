@@ -1,6 +1,7 @@
 """How a live engine is doing: counters, latencies, and one picture of everything."""
 
 import math
+import time
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from threading import Lock
 from typing import Final
 
 from hrm_runtime.artifact.decision import Decision, Reason
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.errors import InferenceFailed, SelfTestFailed
 from hrm_runtime.journal.writer import JournalHealth
 from hrm_runtime.market.actions import Action
 
@@ -189,3 +192,14 @@ class Statistics:
     def thinking(self) -> Thinking:
         """What the network did so far."""
         return self._thinking
+
+
+def self_tested(model: Model) -> tuple[str | None, float]:
+    """What is wrong with the network just now, if anything is, and how many ms it took to know."""
+    start = time.perf_counter()
+    failed: str | None = None
+    try:
+        model.self_test()
+    except (SelfTestFailed, InferenceFailed) as error:
+        failed = str(error)
+    return failed, 1e3 * (time.perf_counter() - start)

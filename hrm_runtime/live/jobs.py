@@ -1,4 +1,4 @@
-"""What is on its way through a live engine: asks and feeds, and the series that they are for."""
+"""What is on its way through a live engine: asks and feeds, and what the network is asked."""
 
 import math
 import time
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from hrm_runtime.artifact.decision import Decision, Reason
+from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.session import Stop
+from hrm_runtime.errors import UnknownInstrument, UnknownTimeframe
 from hrm_runtime.journal.events import Line
-from hrm_runtime.live.stream import Stream
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.bars import Bars
 
@@ -42,6 +42,19 @@ class Ask:
         """Whether somebody has claimed it."""
         return self._claim.locked()
 
+    def left(self, deadline: float) -> float:
+        """Seconds until `deadline`, which began with the call."""
+        return deadline - (time.perf_counter() - self.started)
+
+    def leave(self) -> None:
+        """Stop the pass that is run for it if nobody waits for that any more.
+
+        One that was given up, by a cancelled task or an interrupt, counts for nothing.
+        """
+        self.claim()
+        if self.company is not None and self.company.deserted:
+            self.company.stop.set()
+
 
 class Company:
     """The asks that one pass of the graph is run for, and what stops it when all are gone."""
@@ -65,24 +78,6 @@ class Feed:
         self.done: Future[None] = Future()
 
 
-@dataclass(eq=False)
-class Series:
-    """A stream and the last ask at its newest bar that could be decided."""
-
-    stream: Stream
-    asked: Ask | None = None
-    account: Account | None = None
-    reason: Reason | None = None
-    message: str | None = None
-
-    def remembered(self, stamp: int, account: Account) -> Ask | None:
-        """The ask of the same bar and account, if it was answered."""
-        ask = self.asked
-        if ask is None or (ask.stamp, ask.read) != (stamp, account):
-            return None
-        return ask if ask.answer.done() and not ask.answer.cancelled() else None
-
-
 @dataclass(frozen=True, eq=False)
 class Question:
     """An ask that may be decided, as the network takes it."""
@@ -90,3 +85,16 @@ class Question:
     ask: Ask
     account: Account
     inputs: tuple[npt.NDArray[Any], ...]
+
+
+def line_of(instrument: str, timeframe: str) -> Line:
+    """The line of a stream, by names as a host gives them.
+
+    Raises:
+        UnknownInstrument, UnknownTimeframe: not text.
+    """
+    if not isinstance(instrument, str):
+        raise UnknownInstrument(f"instrument: expected a name, found {instrument!r}")
+    if not isinstance(timeframe, str):
+        raise UnknownTimeframe(f"timeframe: expected a name, found {timeframe!r}")
+    return str.__str__(instrument), str.__str__(timeframe)  # a subclass may compare as it likes

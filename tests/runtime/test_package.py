@@ -163,7 +163,7 @@ def test_a_live_engine_tells_how_it_is_in_a_line(live: Live, clock: Clock, tmp_p
     assert re.fullmatch(rf"LiveEngine\({NAMED}, 0 streams\)", repr(engine))
     engine.feed(BARS[:-1], **ON)
     assert repr(engine).endswith("..., 1 stream)")
-    engine._breaker.failed()
+    engine._guards.breaker.failed()
     engine.kill("lunch")
     engine.close()
     assert repr(engine).endswith("..., 1 stream, killed, breaker open, closed)")

@@ -12,6 +12,7 @@ from synthetic import ACCOUNTS, random_bars
 from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, Model
 from hrm_runtime.artifact.model import Outputs
 from hrm_runtime.artifact.session import Stop
+from hrm_runtime.live.jobs import Ask
 
 SAFETY_S = 60.0
 """Longer than anything takes; where it runs out, a test has failed."""
@@ -133,15 +134,15 @@ class Hanging:
 
 def deadline_passes(patch: pytest.MonkeyPatch, hanging: Hanging) -> None:
     """Let the deadline of the next call pass when its run hangs, however slow this machine is."""
-    left, calls = LiveEngine._left, iter([True])
+    left, calls = Ask.left, iter([True])
 
-    def none_left(engine: LiveEngine, ask: Any) -> float:
+    def none_left(ask: Ask, deadline: float) -> float:
         if not next(calls, False):
-            return left(engine, ask)
+            return left(ask, deadline)
         assert hanging.entered.wait(SAFETY_S)
         return 0.0
 
-    patch.setattr(LiveEngine, "_left", none_left)
+    patch.setattr(Ask, "left", none_left)
 
 
 def raising(error: Exception, times: int = 1_000_000) -> Before:
@@ -220,4 +221,4 @@ def message(engine: LiveEngine, line: tuple[str, str] = LINE) -> str:
 
 
 def with_deadline(engine: LiveEngine, seconds: float) -> None:
-    engine.settings = replace(engine.settings, deadline=seconds)
+    engine._desk._deadline = seconds

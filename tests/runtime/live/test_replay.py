@@ -49,6 +49,7 @@ from hrm_runtime import (
     load,
 )
 from hrm_runtime.journal import writer as journals
+from hrm_runtime.live.jobs import Ask
 from hrm_runtime.live.replay import Difference, Replayed, replay
 
 FED = 206
@@ -338,10 +339,8 @@ def late(
     with record(Puppet(model, hanging), deadline=1e-6) as engine:
         fed(engine)
         deadline_passes(monkeypatch, hanging)
-        left, calls = LiveEngine._left, iter([True])
-        monkeypatch.setattr(
-            LiveEngine, "_left", lambda *of: left(*of) if next(calls, False) else SAFETY_S
-        )
+        left, calls = Ask.left, iter([True])
+        monkeypatch.setattr(Ask, "left", lambda *of: left(*of) if next(calls, False) else SAFETY_S)
         made = [tell(engine, bar_at(BARS, FED), account) for account in (FLAT, FLAT, LONG)]
     assert [one.reason for one in made] == ["deadline", "deadline", "ok"]
     return folder

@@ -1,0 +1,133 @@
+"""The streams of a live engine, and what each was asked last."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+from hrm_runtime.artifact.contract import Contract
+from hrm_runtime.artifact.decision import Reason
+from hrm_runtime.errors import BadInput
+from hrm_runtime.journal.events import Line
+from hrm_runtime.live.health import StreamHealth
+from hrm_runtime.live.jobs import Ask
+from hrm_runtime.live.settings import LiveSettings
+from hrm_runtime.live.stream import Stream
+from hrm_runtime.market.account import Account
+
+
+@dataclass(eq=False)
+class Series:
+    """A stream and the last ask at its newest bar that could be decided.
+
+    The worker that has its line changes these; `reason` and `message`, of the last answer, are
+    written by whoever answered.
+    """
+
+    stream: Stream
+    asked: Ask | None = None
+    account: Account | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+    def remembered(self, stamp: int, account: Account) -> Ask | None:
+        """The ask of the same bar and account, if it was answered."""
+        ask = self.asked
+        if ask is None or (ask.stamp, ask.read) != (stamp, account):
+            return None
+        return ask if ask.answer.done() and not ask.answer.cancelled() else None
+
+    def health(self, now: float) -> StreamHealth:
+        """How it is; it must have a bar."""
+        bars = self.stream.bars
+        assert bars is not None, "series without are not kept"
+        return StreamHealth(
+            newest=int(bars.datetime[-1]),
+            age_s=self.stream.age(now),
+            bars=len(bars),
+            ready=self.stream.ready,
+            reason=self.reason,
+            message=self.message,
+        )
+
+
+class Streams:
+    """Every series that has bars, by (instrument, timeframe), all known to one contract.
+
+    Any thread may ask for one; its lock guards which there are, and the contract. One is never
+    removed.
+
+    Args:
+        settings: how many there may be, and how a new one is made.
+        contract: of the artifact that decides.
+    """
+
+    def __init__(self, settings: LiveSettings, contract: Contract) -> None:
+        self._settings = settings
+        self._contract = contract
+        self._series: dict[Line, Series] = {}
+        self._changing = Lock()
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def items(self) -> list[tuple[Line, Series]]:
+        """Those that there are just now."""
+        return list(self._series.items())
+
+    def get(self, line: Line) -> Series | None:
+        """That of `line`; None where there is none yet."""
+        return self._series.get(line)
+
+    def of(self, line: Line, contract: Contract) -> Series:
+        """That of `line`; a new one, to be kept, where `contract` allows it.
+
+        Raises:
+            UnknownInstrument, UnknownTimeframe: it does not.
+        """
+        known = self._series.get(line)
+        return Series(self._settings.stream(line, contract)) if known is None else known
+
+    def keep(self, line: Line, series: Series) -> None:
+        """Keep one that has bars: names that never had one take no place.
+
+        Raises:
+            BadInput: there are as many as there may be, or the contract, another one meanwhile,
+                has other seconds for the timeframe.
+            UnknownInstrument, UnknownTimeframe: that contract does not allow it.
+        """
+        if line in self._series or series.stream.bars is None:
+            return
+        with self._changing:
+            self._settings.require_room(len(self._series))
+            require_known(self._contract, line, series)
+            self._series[line] = series
+
+    @contextmanager
+    def held_to(self, contract: Contract) -> Iterator[None]:
+        """Hold those that there are to `contract`, later ones too; none comes in meanwhile.
+
+        Raises:
+            BadInput, UnknownInstrument, UnknownTimeframe: as `keep`; nothing has changed.
+        """
+        with self._changing:
+            for line, series in self._series.items():
+                require_known(contract, line, series)
+            self._contract = contract
+            yield
+
+
+def require_known(contract: Contract, line: Line, series: Series) -> None:
+    """Hold a series to the names of `contract`.
+
+    Raises:
+        BadInput: bars of its timeframe have another length.
+        UnknownInstrument, UnknownTimeframe: it is not allowed.
+    """
+    contract.instrument(line[0])
+    seconds = contract.timeframe_seconds(line[1])
+    if seconds != series.stream.seconds:
+        raise BadInput(
+            f"model: expected bars of {series.stream.seconds} s in timeframe {line[1]!r} as "
+            f"now, found {seconds} s"
+        )
