@@ -15,51 +15,23 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.artifact.model import Model, decisions
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
-from hrm_runtime.journal.events import CAUSES, STATES, Control, Line, Outputs, packed
+from hrm_runtime.journal.events import CAUSES, Control, Line, Outputs
 from hrm_runtime.journal.reader import JournalFile, Record, journal_files
+from hrm_runtime.live.difference import Difference, Differs, compare, compare_outputs, named
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.stream import Stream
 from hrm_runtime.market.account import Account
-from hrm_runtime.market.actions import Action
+
+__all__ = ["Difference", "Replayed", "replay"]
 
 _RECOMPUTED: Final = frozenset({Reason.OK, Reason.WARMING_UP, Reason.GAP, Reason.NON_FINITE})
 
-_COMPARED: Final = (
-    "reason",
-    *(one.name for one in fields(Decision) if one.compare and one.name != "reason"),
-)
-
 _ASKED: Final = ("datetime", *(one.name for one in fields(Account)))
 """Of a decision: what it is a function of, beside bars that are there already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The first thing that came out differently, and where.
-
-    Attributes:
-        file, event: where it is recorded.
-        sequence: of the decision, if it is one.
-        instrument, timeframe, datetime: of the bar, as far as it has them.
-        what: differs.
-        recorded, recomputed: as text.
-    """
-
-    file: str
-    event: int
-    sequence: int | None
-    instrument: str | None
-    timeframe: str | None
-    datetime: int | None
-    what: str
-    recorded: str
-    recomputed: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +54,6 @@ class Replayed:
     counted: int = 0
     lost: int = 0
     difference: Difference | None = None
-
-
-class _Differs(Exception):
-    """Something came out differently."""
-
-    def __init__(self, what: str, recorded: object, recomputed: object) -> None:
-        super().__init__(what)
-        self.what, self.recorded, self.recomputed = what, _text(recorded), _text(recomputed)
 
 
 def replay(path: str | Path, models: Sequence[Model]) -> Replayed:
@@ -152,8 +116,8 @@ class _Replay:
                     raise record.unreadable("expected an artifact first")
                 try:
                     self._steps[record.table](record)
-                except _Differs as differs:
-                    self.found = replace(self.found, difference=_named(record, differs))
+                except Differs as differs:
+                    self.found = replace(self.found, difference=named(record, differs))
                     break
         return self.found
 
@@ -173,7 +137,7 @@ class _Replay:
     def _model(self, record: Record) -> Model:
         model = self._known.get(record["model_id"])
         if model is None:
-            raise _Differs("artifact", record["model_id"], " and ".join(self._known) or "none")
+            raise Differs("artifact", record["model_id"], " and ".join(self._known) or "none")
         return model
 
     def _control(self, record: Record) -> None:
@@ -194,7 +158,7 @@ class _Replay:
             stream.feed(bars, now)
             self._keep(record.line, stream)
         except Exception as error:  # as the engine
-            raise _Differs("whether bars are accepted", "accepted", error) from error
+            raise Differs("whether bars are accepted", "accepted", error) from error
 
     def _bar(self, record: Record) -> None:
         recorded, recomputed = record.reason, Reason.OK
@@ -202,7 +166,7 @@ class _Replay:
             self._refused[record.line] = record["at"], recorded
         bar = record.bar
         if bar is None and recorded is Reason.OK:
-            raise _Differs("whether the bar is accepted", recorded, "no bar")
+            raise Differs("whether the bar is accepted", recorded, "no bar")
         if bar is None or recorded is Reason.ERROR:
             return  # nobody can say what it was
         try:
@@ -212,7 +176,7 @@ class _Replay:
         except Exception as error:  # as the engine
             recomputed = reason_of(error)
         if recomputed is not recorded:
-            raise _Differs("whether the bar is accepted", recorded, recomputed)
+            raise Differs("whether the bar is accepted", recorded, recomputed)
 
     def _stream(self, record: Record) -> Stream:
         """The stream of its line; a new one, to be kept, where the contract allows it."""
@@ -244,10 +208,10 @@ class _Replay:
             self._held(record, f"a deadline of {self._settings.deadline:g} s that passed", late)
         elif refused is not None and refused[0] == record["at"]:
             if reason is not refused[1]:
-                raise _Differs("reason", reason, f"{refused[1]}, as of the bar")
+                raise Differs("reason", reason, f"{refused[1]}, as of the bar")
             self._held(record)
         elif account is None and reason is Reason.OK:
-            raise _Differs("account", "none", "one that can be read")
+            raise Differs("account", "none", "one that can be read")
         elif account is not None and reason is Reason.STALE:
             self._held(record, "a bar that is stale", self._stale(self._newest(record), record))
         elif account is not None and reason in _RECOMPUTED:
@@ -260,15 +224,15 @@ class _Replay:
     def _require_decider(self, record: Record) -> None:
         self._model(record)
         if self._life.whole and record["model_id"] not in self._life.models:
-            raise _Differs("artifact", record["model_id"], " or ".join(sorted(self._life.models)))
+            raise Differs("artifact", record["model_id"], " or ".join(sorted(self._life.models)))
 
     def _held(
         self, record: Record, expected: str = "", holds: bool = True, unknown: bool = False
     ) -> None:
         """An answer that is not of the network: HOLD, for a reason that `expected` explains."""
         if not (holds or unknown):
-            raise _Differs("reason", record.reason, f"expected {expected}")
-        _compare(record.decision, hold(record.reason, record["model_id"]))
+            raise Differs("reason", record.reason, f"expected {expected}")
+        compare(record.decision, hold(record.reason, record["model_id"]))
         self._count("counted" if unknown else "checked")
 
     def _repeated(self, record: Record) -> None:
@@ -278,8 +242,8 @@ class _Replay:
             return
         for name in _ASKED:
             if record[name] != before[name]:
-                raise _Differs(f"{name} of what it repeats", record[name], before[name])
-        _compare(record.decision, before.decision)
+                raise Differs(f"{name} of what it repeats", record[name], before[name])
+        compare(record.decision, before.decision)
         self._count("checked")
 
     def _repeated_unseen(self, record: Record) -> None:
@@ -287,7 +251,7 @@ class _Replay:
         account, model = record.account, self._known.get(record["model_id"])
         if account is not None and model is not None and record.reason in _RECOMPUTED:
             made, _ = _made(model, self._newest(record), record, account)
-            _compare(record.decision, made)
+            compare(record.decision, made)
             self._count("recomputed")
         elif record.reason is Reason.OK:
             self._count("counted")  # its artifact is not there either
@@ -300,7 +264,7 @@ class _Replay:
         bars = None if stream is None else stream.bars
         if stream is None or bars is None or bars.datetime[-1] != record["datetime"]:
             newest = "none" if bars is None else int(bars.datetime[-1])
-            raise _Differs("newest bar", record["datetime"], newest)
+            raise Differs("newest bar", record["datetime"], newest)
         return stream
 
     def _stale(self, stream: Stream, record: Record) -> bool:
@@ -311,10 +275,10 @@ class _Replay:
         """Make the decision once more, and hold it to what was answered."""
         model, stream = self._model(record), self._newest(record)
         if self._stale(stream, record):
-            raise _Differs("reason", record.reason, Reason.STALE)
+            raise Differs("reason", record.reason, Reason.STALE)
         made, outputs = _made(model, stream, record, account)
-        _compare(record.decision, made)
-        _compare_outputs(record, outputs)
+        compare(record.decision, made)
+        compare_outputs(record, outputs)
         self._count("recomputed")
 
 
@@ -332,54 +296,3 @@ def _made(
         return hold(reason_of(error), model.id), None
     made = decisions(passes, [account], model.id)[0]
     return made, {name: output[0] for name, output in passes[made.segments - 1].items()}
-
-
-def _named(record: Record, differs: _Differs) -> Difference:
-    return Difference(
-        file=record.file.name,
-        event=record.event,
-        sequence=record.values.get("sequence"),
-        instrument=record.values.get("instrument"),
-        timeframe=record.values.get("timeframe"),
-        datetime=record.values.get("datetime"),
-        what=differs.what,
-        recorded=differs.recorded,
-        recomputed=differs.recomputed,
-    )
-
-
-def _compare(recorded: Decision, recomputed: Decision) -> None:
-    for name in _COMPARED:
-        expected, found = getattr(recorded, name), getattr(recomputed, name)
-        if expected != found:
-            raise _Differs(name, expected, found)
-
-
-def _compare_outputs(record: Record, outputs: Outputs | None) -> None:
-    """Hold the outputs as they were packed to `outputs`, bit by bit."""
-    small, states = (None, None) if outputs is None else packed(outputs)
-    recorded = record["outputs"]
-    if outputs is not None and recorded is not None and len(recorded) == len(small or b""):
-        first = 0
-        for name in sorted(set(outputs) - set(STATES)):
-            made = np.asarray(outputs[name], "<f4")
-            given = recorded[first : first + made.nbytes]
-            first += made.nbytes
-            if given != made.tobytes():
-                raise _Differs(name, _numbers(np.frombuffer(given, "<f4")), _numbers(made))
-    elif recorded != small:
-        raise _Differs("outputs", _shown(recorded), _shown(small))
-    if record["states"] != states:
-        raise _Differs("states", _shown(record["states"]), _shown(states))
-
-
-def _text(value: object) -> str:
-    return value.name if isinstance(value, Action) else str(value)
-
-
-def _numbers(array: Any) -> str:
-    return " ".join(str(number) for number in array.ravel())
-
-
-def _shown(value: bytes | None) -> str:
-    return "none" if value is None else value.hex()

@@ -18,7 +18,7 @@ from live import SAFETY_S, Clock, bar_at
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Action, Bar, Bars, Decision, LiveSettings, Model, load
-from hrm_runtime.live.agent import HOST_COLUMNS
+from hrm_runtime.live.observation import HOST_COLUMNS
 from hrm_runtime.log import log
 
 DOCUMENT = ROOT / "docs" / "integration.md"

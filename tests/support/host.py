@@ -7,7 +7,7 @@ import numpy.typing as npt
 from synthetic import ACCOUNTS
 
 from hrm_runtime import Account, Bars
-from hrm_runtime.live.agent import ACCOUNT_VALUES, HOST_COLUMNS
+from hrm_runtime.live.observation import ACCOUNT_VALUES, HOST_COLUMNS
 from hrm_runtime.market.bars import PRICES
 
 Observation = npt.NDArray[np.float32]

@@ -38,7 +38,7 @@ from hrm_runtime import (
 )
 from hrm_runtime.artifact.contract import MODEL
 from hrm_runtime.artifact.model import Outputs
-from hrm_runtime.live.agent import ACCOUNT_VALUES, HOST_COLUMNS
+from hrm_runtime.live.observation import ACCOUNT_VALUES, HOST_COLUMNS
 from hrm_runtime.market.actions import CANONICAL, LIVE_SERVICE, Vocabulary
 from hrm_runtime.market.bars import PRICES
 
