@@ -16,12 +16,7 @@ from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.folder import save
 from hrm_runtime.errors import BadInput
 from hrm_runtime.live.engine import LiveEngine
-from hrm_runtime.live.observation import (
-    HOST_COLUMNS,
-    Observations,
-    require_count,
-    require_shown,
-)
+from hrm_runtime.live.observation import HOST_COLUMNS, Observations, require_count, require_shown
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import CANONICAL, OPENINGS, Action, Vocabulary
 from hrm_runtime.market.bars import Bar, Bars
