@@ -186,8 +186,10 @@ class _Replay:
         return self._settings.stream(record.line, self._contract)
 
     def _keep(self, line: Line, stream: Stream) -> None:
-        if line not in self._streams:
-            self._settings.require_room(len(self._streams))
+        """Keep a stream that has bars, as the engine does."""
+        if line in self._streams or stream.bars is None:
+            return
+        self._settings.require_room(len(self._streams))
         self._streams[line] = stream
 
     # decisions

@@ -152,6 +152,16 @@ def test_a_stream_too_many_is_refused_again(record: Record, model: Model, folder
     assert counts(replay(folder, [model])) == (1, 1, 0, 0)
 
 
+def test_a_feed_of_nothing_takes_no_place_in_the_replay_either(
+    record: Record, model: Model, folder: Path
+) -> None:
+    with record(streams=1) as engine:
+        engine.feed(BARS[:0], **BETA)
+        fed(engine)
+        assert tell(engine, bar_at(BARS, FED)).reason is Reason.OK
+    assert counts(replay(folder, [model])) == (1, 0, 0, 0)
+
+
 @pytest.mark.parametrize("account", [None, {"capital": 1}, {**vars(FLAT), "capital": np.nan}])
 def test_an_account_that_cannot_be_read_is_counted(
     account: Any, record: Record, model: Model, folder: Path
