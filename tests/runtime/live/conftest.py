@@ -1,4 +1,4 @@
-"""What tests of the replay share: engines that keep a journal, and journals of what happened."""
+"""What tests here share: engines that an agent asks, or that keep a journal, and such journals."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,11 +8,37 @@ from typing import Any
 
 import pytest
 from artifact_copy import ArtifactCopy
-from live import BARS, BETA, FLAT, ON, SAFETY_S, Clock, Hanging, Puppet, bar_at, deadline_passes
+from host import BARS as OBSERVED
+from host import LATER, Start
+from live import (
+    BARS,
+    BETA,
+    FLAT,
+    ON,
+    SAFETY_S,
+    Clock,
+    Hanging,
+    Live,
+    Puppet,
+    bar_at,
+    deadline_passes,
+)
 from replayed import FED, LONG, NOON, Record, fed, tell
 
-from hrm_runtime import Journal, LiveEngine, LiveSettings, Model, load
+from hrm_runtime import Bars, Journal, LiveEngine, LiveSettings, Model, load
 from hrm_runtime.live.jobs import Ask
+
+
+@pytest.fixture
+def start(live: Live, model: Model) -> Start:
+    """Makes engines that have seen `bars`."""
+
+    def started(bars: Bars = OBSERVED, of: Model = model, **settings: Any) -> LiveEngine:
+        engine = live(of, **{"clock": LATER, "stale_after": {"5": 1e9}, **settings})
+        engine.feed(bars, **ON)
+        return engine
+
+    return started
 
 
 @pytest.fixture
