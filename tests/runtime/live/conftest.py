@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from artifact_copy import ArtifactCopy
+from fleet import LATER as FLEET_LATER
+from fleet import Series, on
 from host import BARS as OBSERVED
 from host import LATER, Start
 from live import (
@@ -22,8 +24,10 @@ from live import (
     Puppet,
     bar_at,
     deadline_passes,
+    unknown_allowed,
 )
 from replayed import FED, LONG, NOON, Record, fed, tell
+from synthetic import random_bars
 
 from hrm_runtime import Bars, Journal, LiveEngine, LiveSettings, Model, load
 from hrm_runtime.live.jobs import Ask
@@ -113,6 +117,26 @@ def story(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def open_model(model: Model) -> Model:
+    """Knows every instrument."""
+    return unknown_allowed(model)
+
+
+@pytest.fixture(scope="session")
+def series() -> Series:
+    """Of 50 instruments."""
+    return {f"S{number}": random_bars(205 + FLEET_LATER, seed=number) for number in range(50)}
+
+
 @pytest.fixture
-def copy(story: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(story, folder, ignore=shutil.ignore_patterns("lock")))
+def fleet(live: Live, series: Series) -> Live:
+    """As `live`; the engines are fed with all but the last bars of the first `streams`."""
+
+    def engine(of: Model, streams: int, **settings: Any) -> LiveEngine:
+        engine = live(of, stale_after={"5": 10**6}, **settings)
+        for name in list(series)[:streams]:
+            engine.feed(series[name][:-FLEET_LATER], **on(name))
+        return engine
+
+    return engine

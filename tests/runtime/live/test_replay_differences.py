@@ -1,6 +1,7 @@
 """What was changed in a journal is named, and what is none is unreadable."""
 
 import json
+import shutil
 import sqlite3
 import struct
 from contextlib import closing
@@ -16,6 +17,11 @@ from hrm_runtime import Bar, JournalUnreadable, Model
 from hrm_runtime.live.replay import replay
 
 # what was changed is named
+
+
+@pytest.fixture
+def copy(story: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(story, folder, ignore=shutil.ignore_patterns("lock")))
 
 
 def test_the_story_replays(story: Path, model: Model) -> None:
