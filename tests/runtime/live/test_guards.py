@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from live import SAFETY_S
+from parts import Kept
 
 from hrm_runtime import BadInput
-from hrm_runtime.live.guards import Breaker, KillSwitch
+from hrm_runtime.live.guards import Breaker, Guards, KillSwitch
+from hrm_runtime.live.recorder import Recorder
 
 
 @pytest.fixture
@@ -214,3 +216,50 @@ def test_of_failures_at_once_one_opens_the_breaker() -> None:
     with ThreadPoolExecutor(max_workers=4) as pool:
         answers = [answer for part in pool.map(fail, range(4)) for answer in part]
     assert (answers.count(True), breaker.failures, breaker.open) == (1, 2000, True)
+
+
+# both, and the end
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> tuple[Guards, Kept]:
+    kept = Kept()
+    return Guards(KillSwitch(tmp_path / "stop"), Breaker(2), Recorder(kept)), kept
+
+
+def test_nothing_bars_an_engine_that_is_fine(guarded: tuple[Guards, Kept]) -> None:
+    guards, kept = guarded
+    assert (guards.barred(), guards.closed, kept.events) == (None, False, [])
+
+
+def test_a_kill_bars_before_a_breaker_until_each_is_undone(guarded: tuple[Guards, Kept]) -> None:
+    guards, kept = guarded
+    for _ in range(2):
+        guards.breaker.failed()
+    guards.opened("axis 3")
+    guards.kill("lunch")
+    barred = [guards.barred()]
+    guards.revive()
+    barred += [guards.barred()]
+    guards.close_breaker()
+    barred += [guards.barred()]
+    assert [one and (one.reason, str(one)) for one in barred] == [
+        ("killed", "killed: lunch; revive() allows trading again"),
+        ("breaker", "2 failures in a row; close_breaker() allows trading again"),
+        None,
+    ]
+    assert kept.told() == ["breaker opened", "killed", "revived", "breaker closed"]
+
+
+def test_the_kill_file_is_looked_for_where_it_matters(
+    guarded: tuple[Guards, Kept], tmp_path: Path
+) -> None:
+    guards, kept = guarded
+    (tmp_path / "stop").touch()
+    assert guards.barred(look=False) is None
+    found = guards.barred()
+    assert str(found) == f"killed: found {tmp_path / 'stop'}; revive() allows trading again"
+    assert str(guards.barred(look=False)) == str(found)
+    with pytest.raises(BadInput, match="expected the file to be removed first"):
+        guards.revive()
+    assert kept.events == []
