@@ -1,11 +1,7 @@
-import json
 import logging
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from live import (
@@ -303,21 +299,19 @@ def test_a_handler_that_raises_costs_nothing(
     assert answer(engine, 1) == model.decide(BARS, account(1), **ON)
 
 
-def test_an_engine_is_silent_where_the_host_does_not_listen(artifact: Path) -> None:
-    program = """
-import json, sys
-from hrm_runtime import InferenceFailed, LiveEngine, LiveSettings, load
-on = {"instrument": "Alpha", "timeframe": "5"}
-with LiveEngine(load(sys.argv[1]), LiveSettings(failures=1)) as engine:
+def test_an_engine_is_silent_where_the_host_does_not_listen(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last_resort: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging, "lastResort", logging.NullHandler())
+    monkeypatch.setattr(logging.lastResort, "handle", last_resort.append)
+    engine = live(failures=1)
     engine.kill("now")
     engine.revive()
-    found = [engine.refuse(ValueError("no"), **on), engine.decide(None, None, **on)]
-print(json.dumps([decision.reason for decision in found]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, str(artifact)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (json.loads(done.stdout), done.stderr) == (["error", "breaker"], "")
+    found = [engine.refuse(ValueError("no"), **ON), engine.decide(None, FLAT, **ON)]  # type: ignore[arg-type]
+    engine.close()
+    assert [decision.reason for decision in found] == ["error", "breaker"]
+    assert (last_resort, *capfd.readouterr()) == ([], "", "")
+    logging.getLogger("another").warning("heard")
+    assert [record.getMessage() for record in last_resort] == ["heard"]

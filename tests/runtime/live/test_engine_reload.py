@@ -16,6 +16,7 @@ from live import (
     Puppet,
     answer,
     changed,
+    eventually,
     in_turn,
     raising,
     reasons,
@@ -23,6 +24,7 @@ from live import (
 )
 
 from hrm_runtime import (
+    Account,
     ArtifactDamaged,
     BadInput,
     Decision,
@@ -30,7 +32,6 @@ from hrm_runtime import (
     LiveEngine,
     LiveSettings,
     Model,
-    load,
 )
 
 
@@ -242,33 +243,31 @@ def test_a_rollback_must_come_before_the_breaker(after: Any) -> None:
 # many
 
 
-def test_each_decision_belongs_to_one_artifact(
-    fed: Live, artifact: Path, copy_artifact: ArtifactCopy, model: Model
-) -> None:
-    copy_artifact.reseal(name="another")
-    engine, second = fed(workers=2), load(copy_artifact.path)
-    capitals = [1000.0 + number for number in range(40)]
+def test_each_decision_belongs_to_one_artifact(fed: Live, model: Model, other: Model) -> None:
+    engine = fed(workers=2)
+    accounts = [replace(FLAT, capital=1000.0 + number) for number in range(8)]
     expected = {
-        (capital, made.id): made.decide(BARS, replace(FLAT, capital=capital), **ON)
-        for made in (model, second)
-        for capital in capitals
+        (one.capital, made.id): made.decide(BARS, one, **ON)
+        for made in (model, other)
+        for one in accounts
     }
     ended = threading.Event()
-    wrong: list[Decision] = []
+    found: list[tuple[float, Decision]] = []
 
-    def decide(capital: float) -> None:
+    def decide(account: Account) -> None:
         while not ended.is_set():
-            decision = engine.decide(NEWEST, replace(FLAT, capital=capital), **ON)
-            if decision != expected[capital, decision.model_id]:
-                wrong.append(decision)
+            found.append((account.capital, engine.decide(NEWEST, account, **ON)))
 
-    callers = [threading.Thread(target=decide, args=(capital,)) for capital in capitals[:8]]
+    callers = [threading.Thread(target=decide, args=(account,)) for account in accounts]
     for caller in callers:
         caller.start()
-    for folder in (copy_artifact.path, artifact) * 5:
-        engine.reload(folder)
+    for made in (other, model) * 5:
+        engine.use(made)
+        start = len(found)
+        eventually(lambda made=made, start=start: made.id in {d.model_id for _, d in found[start:]})  # type: ignore[misc]
     ended.set()
     for caller in callers:
         caller.join()
-    assert wrong == []
-    assert engine.model.id == model.id
+    assert [decision for _, decision in found] == [
+        expected[capital, decision.model_id] for capital, decision in found
+    ]
