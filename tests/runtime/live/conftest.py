@@ -1,4 +1,4 @@
-"""What tests here share: engines that an agent asks, or that keep a journal, and such journals."""
+"""What tests here share: engines of an agent, of many streams, or with a journal, and journals."""
 
 import shutil
 from collections.abc import Iterator
