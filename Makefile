@@ -1,12 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 RUNTIME := .venv-runtime
+DIST := .venv-dist
 PIP := bin/python -m pip --disable-pip-version-check --quiet
 
 # processes that tests run in, each with one thread
 WORKERS ?= 2
 
-.PHONY: demo test check fmt bench clean
+.PHONY: demo test check fmt bench dist clean
 
 demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
 	rm -rf hrm-demo
@@ -31,8 +32,15 @@ fmt: $(VENV)/ready  ## format and fix what can be fixed
 bench: $(VENV)/ready  ## footprint of a production install, cost of a row and of a decision
 	$(VENV)/bin/python benchmarks/footprint.py
 
+dist: $(DIST)/ready  ## sdist, and from it the wheel: looked into, installed, and made to decide
+	rm -rf build dist *.egg-info  # what old ones hold would be in the new ones too
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) PIP_CONSTRAINT=$(CURDIR)/constraints.txt \
+		$(DIST)/bin/python -m build
+	$(DIST)/bin/twine check --strict dist/*
+	$(DIST)/bin/python tests/support/distribution.py
+
 clean:
-	rm -rf $(VENV) $(RUNTIME) hrm-demo build *.egg-info
+	rm -rf $(VENV) $(RUNTIME) $(DIST) hrm-demo build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,4 +50,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 $(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and what tests it
 	$(PYTHON) -m venv --clear $(RUNTIME)
 	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest pytest-xdist hypothesis
+	touch $@
+
+$(DIST)/ready: constraints.txt
+	$(PYTHON) -m venv --clear $(DIST)
+	$(DIST)/$(PIP) install --constraint constraints.txt build twine
 	touch $@
