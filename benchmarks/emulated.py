@@ -24,7 +24,7 @@ import hrm_runtime
 from hrm_runtime import Account, Model, load
 from hrm_runtime.artifact.contract import INPUTS, OUTPUTS
 from hrm_runtime.artifact.model import decisions, network_inputs
-from hrm_runtime.market.bars import read_csv
+from hrm_runtime.market.csv_files import read_csv
 from hrm_runtime.market.features import rows
 from hrm_runtime.measure.turns import end_with_parent, lifeline
 

@@ -29,9 +29,9 @@ import numpy as np
 from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, LiveSettings, Model, load
 from hrm_runtime.live.stream import Stream
 from hrm_runtime.machine import resident_megabytes
-from hrm_runtime.market.bars import read_series
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import TradingHours
+from hrm_runtime.market.series import read_series
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))

@@ -30,7 +30,7 @@ def write(folder: Path, networks: int) -> None:
     from synthetic import random_bars
 
     from hrm_export import export
-    from hrm_runtime.market.bars import write_csv
+    from hrm_runtime.market.csv_files import write_csv
 
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -41,8 +41,8 @@ from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.schema import seal
 from hrm_runtime.artifact.session import Session
 from hrm_runtime.market.actions import Action
-from hrm_runtime.market.bars import SkippedSeries
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES
+from hrm_runtime.market.series import SkippedSeries
 from hrm_train.data.prepared import trading_rules
 from hrm_train.learning.checkpoint import Checkpoint, load_checkpoint
 from hrm_train.learning.devices import computing_with

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hrm_runtime.market.actions import Action as Action
     from hrm_runtime.market.bars import Bar as Bar
     from hrm_runtime.market.bars import Bars as Bars
-    from hrm_runtime.market.bars import read_csv as read_csv
+    from hrm_runtime.market.csv_files import read_csv as read_csv
     from hrm_runtime.market.hours import TradingHours as TradingHours
 
     __version__: str
@@ -50,7 +50,7 @@ _HOME = {
     "TradingHours": "market.hours",
     "load": "artifact.folder",
     "load_contract": "artifact.folder",
-    "read_csv": "market.bars",
+    "read_csv": "market.csv_files",
     **dict.fromkeys(errors.__all__, "errors"),
 }
 

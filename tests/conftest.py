@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import SMALL, random_bars
 
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 
 if TYPE_CHECKING:
     from remembered import Remembered

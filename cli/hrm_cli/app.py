@@ -26,7 +26,7 @@ from hrm_cli import given, show
 from hrm_cli.interrupts import Interrupted, Interrupts, command_with
 from hrm_cli.readers import one_series, readers
 from hrm_runtime import Account, GateFailed, HrmError
-from hrm_runtime.market.bars import read_series
+from hrm_runtime.market.series import read_series
 
 P = ParamSpec("P")
 R = TypeVar("R")

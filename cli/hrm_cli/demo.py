@@ -21,7 +21,9 @@ from hrm_cli.interrupts import command
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact.folder import load_contract
-from hrm_runtime.market.bars import PRICES, read_series, series_file, write_csv
+from hrm_runtime.market.bars import PRICES
+from hrm_runtime.market.csv_files import write_csv
+from hrm_runtime.market.series import read_series, series_file
 from hrm_runtime.measure.turns import lifeline
 from hrm_train.settings import PRESETS, Settings, parse_settings, render
 

@@ -22,7 +22,8 @@ from hrm_runtime.backtest.book import Exit, Trade
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.files import whole
 from hrm_runtime.market.actions import LEGAL, Side
-from hrm_runtime.market.bars import Floats, counted, moment
+from hrm_runtime.market.bars import Floats, counted
+from hrm_runtime.market.stamps import moment
 from hrm_runtime.measure.bench import Bench, Result
 from hrm_runtime.measure.trace import Trace
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hrm_runtime import BadInput
 from hrm_runtime.artifact.contract import CONTRACT, GOLDEN, MODEL
-from hrm_runtime.market.bars import SUFFIXES
+from hrm_runtime.market.series import SUFFIXES
 
 CHECKPOINT: Final = "checkpoint.json"
 STATE: Final = "last.safetensors"

@@ -5,14 +5,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hrm_runtime import BadInput, Bars
-from hrm_runtime.market import bars
-from hrm_runtime.market.bars import Reader
+from hrm_runtime.market import series
+from hrm_runtime.market.series import Reader
 
 
 def readers() -> Mapping[str, Reader]:
     """CSV, and Parquet where polars is installed."""
     if find_spec("polars") is None:
-        return bars.READERS
+        return series.READERS
     from hrm_train.data import parquet
 
     return parquet.READERS
@@ -25,11 +25,11 @@ def one_series(
 
     Raises:
         BadInput: there are more, or none.
-        BadBars: as `hrm_runtime.market.bars.series_files` and the reader.
+        BadBars: as `hrm_runtime.market.series.series_files` and the reader.
     """
-    files = bars.series_files(data, instrument=instrument, timeframe=timeframe)
+    files = series.series_files(data, instrument=instrument, timeframe=timeframe)
     if len(files) != 1:
         given = ", ".join(map(str, data))
         raise BadInput(f"{given}: expected one bars file, found {len(files)}")
     ((name, file),) = files.items()
-    return *name, bars.read_bars(file, readers())
+    return *name, series.read_bars(file, readers())

@@ -9,7 +9,8 @@ from rich.markup import escape
 from hrm_cli import show
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.live.replay import Difference, Replayed
-from hrm_runtime.market.bars import counted, moment
+from hrm_runtime.market.bars import counted
+from hrm_runtime.market.stamps import moment
 from hrm_runtime.measure.trace import Trace
 
 CAPTION = (

@@ -26,7 +26,8 @@ from rich.text import Text
 
 from hrm_runtime import Action, Bars, Contract, Decision
 from hrm_runtime.artifact.contract import Stage
-from hrm_runtime.market.bars import SkippedSeries, moment
+from hrm_runtime.market.series import SkippedSeries
+from hrm_runtime.market.stamps import moment
 
 if TYPE_CHECKING:
     from hrm_export.graph.build import Change

@@ -10,9 +10,9 @@ import numpy as np
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.model import Floats, Ids, network_inputs
 from hrm_runtime.market.account import Account
-from hrm_runtime.market.bars import SkippedSeries, listed
 from hrm_runtime.market.features import rows
 from hrm_runtime.market.instruments import name_of
+from hrm_runtime.market.series import SkippedSeries, listed
 from hrm_train.data.prepared import Prepared, prepare, skipped_of
 from hrm_train.data.windows import Windows, spread, windows
 from hrm_train.learning.checkpoint import Checkpoint

@@ -23,7 +23,8 @@ from hrm_runtime.artifact.contract import INPUTS, MODEL, OUTPUTS, Contract, Grow
 from hrm_runtime.artifact.folder import load
 from hrm_runtime.artifact.model import Floats, Ids, Model, Outputs, Run, run_segments
 from hrm_runtime.artifact.session import Session
-from hrm_runtime.market.bars import SkippedSeries, counted
+from hrm_runtime.market.bars import counted
+from hrm_runtime.market.series import SkippedSeries
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid

@@ -29,16 +29,10 @@ from hrm_runtime.errors import (
 )
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Action
-from hrm_runtime.market.bars import (
-    Bars,
-    Floats,
-    Integers,
-    SkippedSeries,
-    counted,
-    moment,
-    none_left,
-)
+from hrm_runtime.market.bars import Bars, Floats, Integers, counted
 from hrm_runtime.market.features import Row, rows
+from hrm_runtime.market.series import SkippedSeries, none_left
+from hrm_runtime.market.stamps import moment
 
 CAPITAL: Final = 1_000_000.0
 

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.errors import BadInput
-from hrm_runtime.market.bars import PRICES, Bar, counted, moment, real_numbers
+from hrm_runtime.market.bars import PRICES, Bar, counted, real_numbers
 from hrm_runtime.market.columns import FEATURES
+from hrm_runtime.market.stamps import moment
 
 ACCOUNT_VALUES: Final = (
     "capital",

@@ -8,9 +8,10 @@ import numpy as np
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
 from hrm_runtime.errors import BadBars, Untrusted
-from hrm_runtime.market.bars import LATEST_STAMP, REQUIRED, Bar, Bars, Integers, moment
+from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import TradingHours
+from hrm_runtime.market.stamps import LATEST_STAMP, moment
 
 
 class Stream:

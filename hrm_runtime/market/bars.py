@@ -1,51 +1,25 @@
-"""Bars: open-time-stamped OHLCV columns that are clean by construction, and their readers."""
+"""Bars: open-time-stamped OHLCV columns that are clean by construction."""
 
-import csv
-import re
-import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.errors import BadBars
+from hrm_runtime.market.stamps import bad_stamp, dates_to_seconds, moment, not_stamps
 
 Floats = npt.NDArray[np.float64]
+
 Integers = npt.NDArray[np.int64]
 
 PRICES: Final = ("open", "high", "low", "close")
+
 REQUIRED: Final = ("datetime", *PRICES)
 
 PRICE_RANGE: Final = (1e-12, 1e12)
 """A price outside is refused as a feed error; inside, no feature can overflow float32."""
-
-LATEST_STAMP: Final = 10**11
-"""A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
-
-_ESCAPED: Final = re.compile("(?:%[0-9A-Fa-f]{2})+")
-_ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in '%/\\:*?"<>|'}
-"""What some system allows in no file name, and the sign that escapes it."""
-_UNDERSCORE: Final = {ord("_"): "%5F"}
-"""The last one ends the instrument."""
-
-_FINER: Final = (
-    (10**14, "milliseconds", 3),
-    (10**17, "microseconds", 6),
-    (10**20, "nanoseconds", 9),
-)
-"""Below which stamps beyond are in what, of which so many decimals make a second."""
-
-_DATE: Final = re.compile(r"\s*\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
-_ZONED: Final = re.compile(r"(Z|[+-]\d{2}:?\d{2})\s*$")
-
-TO_SECONDS: Final = ".dt.as_unit('s').astype('int64')"
-"""Makes epoch seconds of a pandas column of dates that know their zone."""
-LOCALISED: Final = ".dt.tz_localize('Asia/Kolkata')"
-"""Tells a pandas column of dates the zone they are in."""
 
 
 class Bar(NamedTuple):
@@ -188,182 +162,6 @@ class Bars:
         return part
 
 
-def read_csv(path: str | Path) -> Bars:
-    """Bars from a CSV file with a header; columns are found by name, others are ignored.
-
-    Raises:
-        BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
-            not a number or a stamp not in seconds (the message names line and column), or as
-            `Bars`. Parquet is refused with what reads it: `hrm_train.data.parquet`.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".parquet":
-        raise BadBars(
-            f"{path}: expected CSV; Parquet is read by hrm_train.data.parquet, which needs polars: "
-            "pip install '.[train]', or convert the file"
-        )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            columns = _columns(file)
-        return Bars.of(columns)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadBars(f"{path}: expected a readable CSV file: {error}") from error
-    except BadBars as error:
-        raise BadBars(f"{path}: {error}") from error
-
-
-def write_csv(bars: Bars, path: str | Path) -> None:
-    """Write bars as `read_csv` reads them back, equal to the last bit."""
-    names = [name for name in (*REQUIRED, "volume") if getattr(bars, name) is not None]
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(zip(*(getattr(bars, name).tolist() for name in names), strict=True))
-
-
-Reader = Callable[[Path], Bars]
-
-SUFFIXES: Final = (".csv", ".parquet")
-"""What files of bars are called."""
-
-READERS: Final[Mapping[str, Reader]] = {".csv": read_csv}
-"""What this package reads, by suffix. `hrm_train.data.parquet.READERS` also reads Parquet."""
-
-
-def read_bars(path: str | Path, readers: Mapping[str, Reader] = READERS) -> Bars:
-    """Bars from a file by the reader of its suffix; as CSV where it has none.
-
-    Raises:
-        BadBars: as the reader.
-    """
-    path = Path(path)
-    return readers.get(path.suffix.lower(), read_csv)(path)
-
-
-def series_name(path: str | Path) -> tuple[str, str]:
-    """(instrument, timeframe) from a bars file named `{SYMBOL}_{TIMEFRAME}.csv`.
-
-    What no file name can hold is written as in URLs: `EUR%2FUSD_60.csv` is EUR/USD at 60. A percent
-    sign that begins no UTF-8 character written so stands for itself.
-
-    Raises:
-        BadBars: the name has no underscore with something on both sides, or as `require_name`.
-    """
-    symbol, _, timeframe = Path(path).stem.rpartition("_")
-    if not symbol or not timeframe:
-        raise BadBars(
-            f"{path}: expected a file named SYMBOL_TIMEFRAME.csv, for example Nifty_5.csv; rename "
-            "it, or give both --instrument and --timeframe to predict, trace or backtest"
-        )
-    instrument, timeframe = (_ESCAPED.sub(_unescaped, part) for part in (symbol, timeframe))
-    require_name(instrument, f"{path}: instrument")
-    require_name(timeframe, f"{path}: timeframe")
-    return instrument, timeframe
-
-
-def series_file(instrument: str, timeframe: str) -> str:
-    """What a CSV file of this series is called, so that `series_name` gives it back.
-
-    Raises:
-        BadBars: as `require_name`.
-    """
-    require_name(instrument, "instrument")
-    require_name(timeframe, "timeframe")
-    return f"{instrument.translate(_ESCAPES)}_{timeframe.translate(_ESCAPES | _UNDERSCORE)}.csv"
-
-
-def require_name(name: str, where: str) -> None:
-    """Hold the name of an instrument or a timeframe to what can be read and typed.
-
-    Raises:
-        BadBars: it is blank, or a character cannot be printed; `where` begins the message.
-    """
-    if not name.strip() or not name.isprintable():
-        raise BadBars(f"{where}: expected a name of printable characters, found {name!r}")
-
-
-def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """One path or several, as a list."""
-    return [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-
-
-def series_files(
-    paths: str | Path | Iterable[str | Path],
-    *,
-    instrument: str | None = None,
-    timeframe: str | None = None,
-) -> dict[tuple[str, str], Path]:
-    """The file of every series in `paths` by (instrument, timeframe), sorted. None is read.
-
-    Args:
-        paths: files, or folders of CSV and Parquet files.
-        instrument, timeframe: of the one file that there must be then, instead of what its name
-            says.
-
-    Raises:
-        BadBars: a path is missing, a folder holds neither, two files hold one series, there are
-            several for one name given, or as `series_name` and `require_name`.
-    """
-    found = [file for path in listed(paths) for file in _files(path)]
-    names = {"instrument": instrument, "timeframe": timeframe}
-    given = [what for what, name in names.items() if name is not None]
-    if given and len(found) != 1:
-        raise BadBars(
-            f"{' and '.join(given)}: expected to name one bars file, found {_some(found)}; give "
-            "one file, or none of these names and files that are called SYMBOL_TIMEFRAME.csv"
-        )
-    files: dict[tuple[str, str], Path] = {}
-    for file in found:
-        name = _named(file, instrument, timeframe)
-        if name in files:
-            raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
-        files[name] = file
-    return dict(sorted(files.items()))
-
-
-def read_series(
-    paths: str | Path | Iterable[str | Path],
-    readers: Mapping[str, Reader] = READERS,
-    *,
-    instrument: str | None = None,
-    timeframe: str | None = None,
-) -> dict[tuple[str, str], Bars]:
-    """Every series in `paths` by (instrument, timeframe), sorted.
-
-    Args:
-        readers: as `read_bars`.
-        Others: as `series_files`.
-
-    Raises:
-        BadBars: as `series_files` and the reader.
-    """
-    files = series_files(paths, instrument=instrument, timeframe=timeframe)
-    return {name: read_bars(file, readers) for name, file in files.items()}
-
-
-@dataclass(frozen=True)
-class SkippedSeries:
-    """A series, of several, that nothing could be done with, and why."""
-
-    instrument: str
-    timeframe: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.instrument}_{self.timeframe}: {self.reason}"
-
-
-def none_left(skipped: Iterable[SkippedSeries]) -> str:
-    """What to tell where every series was skipped."""
-    named = "; ".join(map(str, skipped))
-    return f"expected at least one series that something can be done with, found none: {named}"
-
-
-def moment(stamp: int) -> str:
-    """Epoch seconds, to be read."""
-    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def counted(count: float, name: str) -> str:
     """So many of them: `1 lot`, `12,345 lots`."""
     return f"{count:,.10g} {name}{'s' * (count != 1)}"
@@ -397,101 +195,6 @@ def require_columns(found: Iterable[str]) -> None:
         )
 
 
-def _files(path: Path) -> list[Path]:
-    """Those in a folder that are called as bars are, sorted; else the path itself."""
-    try:
-        if not stat.S_ISDIR(path.stat().st_mode):
-            return [path]
-        inside = sorted(path.iterdir())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadBars(
-            f"{path}: expected a bars file or a folder of them, found nothing there"
-        ) from error
-    except OSError as error:
-        raise BadBars(f"{path}: expected a readable file or folder of bars: {error}") from error
-    files = [file for file in inside if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise BadBars(
-            f"{path}: expected CSV or Parquet files in this folder, found {_some(inside)}"
-        )
-    return files
-
-
-def _some(files: list[Path]) -> str:
-    """A few of their names, and how many more there are."""
-    names = [file.name for file in files[:3]]
-    more = [f"{len(files) - 3} more"] if len(files) > 3 else []
-    return ", ".join(names + more) or "none"
-
-
-def _named(file: Path, instrument: str | None, timeframe: str | None) -> tuple[str, str]:
-    """What a file holds: as given, or as its name says."""
-    for what, name in (("instrument", instrument), ("timeframe", timeframe)):
-        if name is not None:
-            require_name(name, what)
-    if instrument is not None and timeframe is not None:
-        return instrument, timeframe
-    symbol, frame = series_name(file)
-    return instrument or symbol, timeframe or frame
-
-
-def _unescaped(escapes: re.Match[str]) -> str:
-    try:
-        return bytes.fromhex(escapes[0].replace("%", "")).decode()
-    except UnicodeDecodeError:
-        return escapes[0]
-
-
-def _columns(file: Iterable[str]) -> dict[str, Floats]:
-    reader = csv.reader(file)
-    header = [name.strip() for name in next(reader, [])]
-    _require_header(header)
-    known = [name for name in (*REQUIRED, "volume") if name in header]
-    places = [header.index(name) for name in known]
-    rows, lines = [], []
-    for cells in reader:
-        if cells:
-            rows.append(_numbers_of_line(reader.line_num, cells, header, places))
-            lines.append(reader.line_num)
-    table = np.array(rows).reshape(len(rows), len(known))
-    _require_finite(table, lines, known)
-    stamps = table[:, known.index("datetime")]
-    if (bad := _not_stamps(stamps)).any():
-        where = int(np.argmax(bad))
-        raise BadBars(f"line {lines[where]}, column datetime: {_bad_stamp(stamps[where])}")
-    return dict(zip(known, table.T, strict=True))
-
-
-def _require_header(header: list[str]) -> None:
-    """Refuse a first line that does not name columns by what it is instead."""
-    columns = ",".join(REQUIRED)
-    if not any(header):
-        raise BadBars(
-            f"expected a header such as {columns} and a line for each bar, found an empty "
-            "file or first line"
-        )
-    if len(header) == 1 and (separator := re.search("[;\t|]", header[0])):
-        raise BadBars(
-            f"line 1: expected columns separated by commas, found {separator[0]!r}; convert it "
-            f"with pandas: read_csv(FILE, sep={separator[0]!r}).to_csv(FILE, index=False), and "
-            "decimal=',' in read_csv where numbers have a comma"
-        )
-    if all(_is_number(cell) or _DATE.match(cell) for cell in header if cell):
-        raise BadBars(
-            f"line 1: expected a header, found the numbers of a bar; write {columns}, or what "
-            "its columns are, into a line before it"
-        )
-    require_columns(header)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _numbers(name: str, column: object) -> Floats:
     try:
         array = real_numbers(column).astype(np.float64)
@@ -504,85 +207,11 @@ def _numbers(name: str, column: object) -> Floats:
     return array
 
 
-def _numbers_of_line(
-    line: int, cells: list[str], header: list[str], places: list[int]
-) -> list[float]:
-    if len(cells) <= max(places) or any(cells[len(header) :]):
-        raise BadBars(
-            f"line {line}: expected {len(header)} cells as in the header, found {len(cells)}"
-            + ("; write numbers with a decimal point" if len(cells) > len(header) else "")
-        )
-    try:
-        return [float(cells[place]) for place in places]
-    except ValueError:
-        place = next(place for place in places if not _is_number(cells[place]))
-        explained = _bad_cell(header[place], cells[place])
-        raise BadBars(f"line {line}, column {header[place]}: {explained}") from None
-
-
-def _bad_cell(name: str, cell: str) -> str:
-    """What was expected, what was found, and what to do."""
-    if not cell.strip():
-        return "expected a number, found an empty cell; fill it or drop the line"
-    if re.fullmatch(r"\s*[+-]?[\d.]*,\d*\s*", cell):
-        return f"expected a number with a decimal point, found {cell!r}; write it with one"
-    if name != "datetime":
-        return f"expected a number, found {cell!r}; mend it or drop the line"
-    return f"expected epoch seconds (UTC), found {cell!r}" + (
-        f"; convert it with pandas: {dates_to_seconds(_ZONED.search(cell) is not None)}"
-        if _DATE.match(cell)
-        else "; mend it or drop the line"
-    )
-
-
-def dates_to_seconds(zoned: bool) -> str:
-    """The line of pandas that makes epoch seconds of a column of dates in a frame.
-
-    Args:
-        zoned: whether the dates say their zone; else it is to be said.
-    """
-    column = "frame['datetime']"
-    if zoned:
-        return f"{column} = pandas.to_datetime({column}, utc=True){TO_SECONDS}"
-    return (
-        f"{column} = pandas.to_datetime({column}){LOCALISED}{TO_SECONDS}, with the zone of the "
-        "market's clock"
-    )
-
-
-def _require_finite(table: Floats, lines: list[int], names: Sequence[str]) -> None:
-    bad = ~np.isfinite(table)
-    if bad.any():
-        row, column = np.argwhere(bad)[0].tolist()
-        raise BadBars(
-            f"line {lines[row]}, column {names[column]}: expected a finite number, found "
-            f"{table[row, column]:g}; fill it or drop the line"
-        )
-
-
 def _stamps(column: Floats) -> Integers:
-    if (bad := _not_stamps(column)).any():
+    if (bad := not_stamps(column)).any():
         where = int(np.argmax(bad))
-        raise BadBars(f"bars: {_bad_stamp(column[where], f' in row {where}')}")
+        raise BadBars(f"bars: {bad_stamp(column[where], f' in row {where}')}")
     return column.astype(np.int64)
-
-
-def _not_stamps(column: Floats) -> npt.NDArray[np.bool_]:
-    """Where a column holds something else than whole epoch seconds."""
-    bad: npt.NDArray[np.bool_] = ~(
-        (column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column))
-    )
-    return bad
-
-
-def _bad_stamp(stamp: float, where: str = "") -> str:
-    """What was expected, what was found, and what to do."""
-    unit = next((f"{name}: divide by 10**{n}" for most, name, n in _FINER if stamp < most), "")
-    return (
-        f"expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; found "
-        f"{stamp:.15g}{where}"
-        + (f", which looks like {unit}" if unit and stamp >= LATEST_STAMP else "")
-    )
 
 
 def _refuse_conflicts(

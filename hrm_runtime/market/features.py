@@ -24,8 +24,9 @@ import numpy.typing as npt
 import talib
 
 from hrm_runtime.errors import BadInput, TooFewBars
-from hrm_runtime.market.bars import PRICES, Bars, Floats, moment
+from hrm_runtime.market.bars import PRICES, Bars, Floats
 from hrm_runtime.market.columns import FEATURES, HISTORY_BARS, LEAST_HISTORY
+from hrm_runtime.market.stamps import moment
 
 _AVERAGES: Final = (5, 10, 20, 50, 100, 200)
 _SMA_LENGTHS: Final = np.array(_AVERAGES)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.model import Model, decisions
 from hrm_runtime.market.account import Account
-from hrm_runtime.market.bars import Bars, moment
+from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.features import rows
+from hrm_runtime.market.stamps import moment
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hrm_runtime.errors import BadBars
-from hrm_runtime.market import bars
-from hrm_runtime.market.bars import REQUIRED, Bars, Reader, require_columns
+from hrm_runtime.market import series
+from hrm_runtime.market.bars import REQUIRED, Bars, require_columns
+from hrm_runtime.market.series import Reader
 
 if TYPE_CHECKING:
     import polars
@@ -38,7 +39,7 @@ def read_parquet(path: str | Path) -> Bars:
         raise BadBars(f"{path}: {error}") from error
 
 
-READERS: Final[Mapping[str, Reader]] = {**bars.READERS, ".parquet": read_parquet}
+READERS: Final[Mapping[str, Reader]] = {**series.READERS, ".parquet": read_parquet}
 """What training reads, by suffix."""
 
 

@@ -22,18 +22,10 @@ from hrm_runtime.artifact.schema import SchemaMismatch, build
 from hrm_runtime.files import whole
 from hrm_runtime.market.account import vector
 from hrm_runtime.market.actions import Side
-from hrm_runtime.market.bars import (
-    PRICES,
-    Bars,
-    SkippedSeries,
-    counted,
-    listed,
-    none_left,
-    read_series,
-    series_files,
-)
+from hrm_runtime.market.bars import PRICES, Bars, counted
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.market.instruments import Instrument, Timeframe, Trading
+from hrm_runtime.market.series import SkippedSeries, listed, none_left, read_series, series_files
 from hrm_train.data.accounts import accounts
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 from hrm_train.data.parquet import READERS
@@ -304,7 +296,7 @@ def prepare(
 
     Args:
         settings: what to make.
-        paths: files and folders of CSV and Parquet, as `hrm_runtime.market.bars.read_series`.
+        paths: files and folders of CSV and Parquet, as `hrm_runtime.market.series.read_series`.
         vocabulary: ids to use, with 0 for names outside it; made from the data if left out.
         known: where it is left out, names besides the data's that settings may have facts of.
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm_runtime.market.bars import Integers, SkippedSeries, listed, moment
+from hrm_runtime.market.bars import Integers
+from hrm_runtime.market.series import SkippedSeries, listed
+from hrm_runtime.market.stamps import moment
 from hrm_train.data.prepared import Prepared, load_or_prepare, skipped_of
 from hrm_train.data.split import judged_samples
 from hrm_train.data.vocabulary import Vocabulary

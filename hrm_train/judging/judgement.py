@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from hrm_runtime.market.bars import Floats, Integers, moment
+from hrm_runtime.market.bars import Floats, Integers
+from hrm_runtime.market.stamps import moment
 from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import known_samples
 from hrm_train.errors import CheckpointInvalid

@@ -30,7 +30,7 @@ from hrm_export.proof.gates import FLOAT_TOLERANCES
 from hrm_runtime import Account, Reason, load, load_contract, read_csv
 from hrm_runtime.artifact import contract as runtime_contract
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 from hrm_train import load_checkpoint, load_settings
 from hrm_train import train as fit
 from hrm_train.data.prepared import Prepared

@@ -21,7 +21,7 @@ from hrm_cli.demo import (
     weekly,
 )
 from hrm_runtime import Bars, InferenceFailed, load
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 
 DAY = 86_400
 MONDAY = 1_704_067_200  # 2024-01-01

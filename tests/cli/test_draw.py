@@ -21,7 +21,7 @@ from hrm_runtime.artifact.decision import Decision, hold
 from hrm_runtime.backtest.book import Exit, Trade
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.market.actions import Side
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.measure.trace import Segment, Trace
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"

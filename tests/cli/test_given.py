@@ -12,7 +12,7 @@ from hrm_cli import given
 from hrm_cli.app import app
 from hrm_cli.given import Kind, kinds
 from hrm_runtime.journal import writer as journal
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 from hrm_train.data import prepared
 from hrm_train.data.prepared import prepare_series
 from hrm_train.learning import checkpoint

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import hrm_runtime
 from hrm_cli.app import app
 from hrm_runtime.artifact.contract import FORMAT_VERSION
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 COMMAND: Any = typer.main.get_command(app)

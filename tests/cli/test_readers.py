@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from hrm_cli.app import app
 from hrm_cli.readers import readers
 from hrm_runtime import read_csv
-from hrm_runtime.market import bars as runtime_bars
+from hrm_runtime.market import series
 from hrm_train.data import parquet
 
 DONE, BAD_INPUT = 0, 2
@@ -48,7 +48,7 @@ def answer(*arguments: object) -> Any:
 def test_parquet_is_read_where_polars_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert readers() is parquet.READERS
     monkeypatch.setitem(sys.modules, "polars", None)
-    assert readers() is runtime_bars.READERS
+    assert readers() is series.READERS
 
 
 def test_predict_decides_on_parquet_as_on_csv(

@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from hrm_cli.app import app
 from hrm_cli.demo import WEEK, demo_bars
 from hrm_runtime.artifact.contract import FORMAT_VERSION
-from hrm_runtime.market.bars import series_file, write_csv
+from hrm_runtime.market.csv_files import write_csv
+from hrm_runtime.market.series import series_file
 from hrm_train.judging import baselines
 from hrm_train.settings import parse_settings, render
 

@@ -18,7 +18,7 @@ from hrm_runtime import Account, Action, Model, Reason, load
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.walk import Backtest, backtest
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.measure.trace import Trace, trace
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"

@@ -19,7 +19,7 @@ from hrm_cli import show
 from hrm_runtime import Action, Decision, Reason
 from hrm_runtime.artifact.contract import GapBand, OutputParity, Stage
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.market.bars import moment
+from hrm_runtime.market.stamps import moment
 from hrm_train.data.prepared import Series
 from hrm_train.learning.checkpoint import Epoch
 from hrm_train.learning.trainer import Progress

@@ -18,7 +18,7 @@ from synthetic import SMALL, random_bars  # noqa: E402
 
 from hrm_export import export  # noqa: E402
 from hrm_runtime.artifact.contract import FORMAT_VERSION  # noqa: E402
-from hrm_runtime.market.bars import write_csv  # noqa: E402
+from hrm_runtime.market.csv_files import write_csv  # noqa: E402
 from hrm_train.settings import parse_settings  # noqa: E402
 
 

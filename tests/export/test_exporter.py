@@ -21,8 +21,8 @@ from hrm_runtime import Account, BadBars, SelfTestFailed, load, load_contract, r
 from hrm_runtime.artifact.contract import Precision
 from hrm_runtime.artifact.golden import WITH_BARS, Golden
 from hrm_runtime.market.actions import Action
-from hrm_runtime.market.bars import write_csv
 from hrm_runtime.market.columns import ACCOUNT, FEATURES
+from hrm_runtime.market.csv_files import write_csv
 from hrm_train.errors import CheckpointInvalid, DataInvalid
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.network.model import HierarchicalReasoningModel

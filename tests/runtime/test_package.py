@@ -26,8 +26,8 @@ from hrm_runtime import (
 )
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.walk import backtest
-from hrm_runtime.market.bars import moment
 from hrm_runtime.market.features import row
+from hrm_runtime.market.stamps import moment
 from hrm_runtime.measure.trace import trace
 
 LINE = 160

@@ -16,7 +16,7 @@ from hrm_runtime import Bars, LiveEngine, LiveSettings, Model
 from hrm_runtime.backtest.book import Book
 from hrm_runtime.backtest.walk import backtest
 from hrm_runtime.live.replay import Difference, Replayed
-from hrm_runtime.market.bars import write_csv
+from hrm_runtime.market.csv_files import write_csv
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "paper_trading.py"
 DAY, MONDAY = 86_400, 1_704_067_200  # 2024-01-01

@@ -11,7 +11,8 @@ import torch
 from batch import Batch
 from synthetic import SMALL, random_bars
 
-from hrm_runtime.market.bars import Bars, write_csv
+from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.csv_files import write_csv
 from hrm_train import HierarchicalReasoningModel, train
 from hrm_train.data.prepared import Prepared, prepare_series
 from hrm_train.data.split import Split, chronological_split

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from synthetic import random_bars
 
 from hrm_runtime import BadBars, Bar, Bars, read_csv
-from hrm_runtime.market.bars import (
-    Cleaning,
-    read_bars,
-    read_series,
-    series_file,
-    series_files,
-    series_name,
-    write_csv,
-)
+from hrm_runtime.market.bars import Cleaning
+from hrm_runtime.market.csv_files import write_csv
+from hrm_runtime.market.series import read_bars, read_series, series_file, series_files, series_name
 
 COLUMNS: dict[str, list[float]] = {
     "datetime": [300, 600, 900],

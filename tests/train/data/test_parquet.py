@@ -13,8 +13,10 @@ from exactly import assert_equal
 from synthetic import random_bars
 
 from hrm_runtime.errors import BadBars
-from hrm_runtime.market.bars import READERS as WITHOUT_PARQUET
-from hrm_runtime.market.bars import Bars, Cleaning, read_bars, read_csv, read_series, write_csv
+from hrm_runtime.market.bars import Bars, Cleaning
+from hrm_runtime.market.csv_files import read_csv, write_csv
+from hrm_runtime.market.series import READERS as WITHOUT_PARQUET
+from hrm_runtime.market.series import read_bars, read_series
 from hrm_train import load_checkpoint, train
 from hrm_train.data.parquet import READERS, read_parquet
 from hrm_train.data.prepared import Prepared, prepare

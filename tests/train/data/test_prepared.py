@@ -15,9 +15,11 @@ from synthetic import random_bars
 from hrm_runtime.errors import BadBars
 from hrm_runtime.market.account import Account, vector
 from hrm_runtime.market.actions import Side
-from hrm_runtime.market.bars import Bars, SkippedSeries, write_csv
+from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.features import rows
 from hrm_runtime.market.instruments import Instrument, Timeframe
+from hrm_runtime.market.series import SkippedSeries
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 from hrm_train.data.prepared import (
     Prepared,

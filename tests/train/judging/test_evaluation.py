@@ -13,7 +13,8 @@ import pytest
 import torch
 from synthetic import random_bars
 
-from hrm_runtime.market.bars import moment, read_csv, write_csv
+from hrm_runtime.market.csv_files import read_csv, write_csv
+from hrm_runtime.market.stamps import moment
 from hrm_train import load_checkpoint, train
 from hrm_train.data.prepared import Prepared, prepare, prepare_series
 from hrm_train.data.split import chronological_split, walk_forward

@@ -24,7 +24,8 @@ from synthetic import random_bars
 from torch import Tensor
 
 from hrm_runtime.errors import BadBars
-from hrm_runtime.market.bars import Bars, write_csv
+from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Timeframe
 from hrm_train import (
     HierarchicalReasoningModel,

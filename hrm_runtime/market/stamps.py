@@ -1,0 +1,61 @@
+"""Stamps: moments in epoch seconds UTC, what is refused as one, and how dates become them."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+LATEST_STAMP: Final = 10**11
+"""A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
+
+_FINER: Final = (
+    (10**14, "milliseconds", 3),
+    (10**17, "microseconds", 6),
+    (10**20, "nanoseconds", 9),
+)
+"""Below which stamps beyond are in what, of which so many decimals make a second."""
+
+TO_SECONDS: Final = ".dt.as_unit('s').astype('int64')"
+"""Makes epoch seconds of a pandas column of dates that know their zone."""
+
+LOCALISED: Final = ".dt.tz_localize('Asia/Kolkata')"
+"""Tells a pandas column of dates the zone they are in."""
+
+
+def moment(stamp: int) -> str:
+    """Epoch seconds, to be read."""
+    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def dates_to_seconds(zoned: bool) -> str:
+    """The line of pandas that makes epoch seconds of a column of dates in a frame.
+
+    Args:
+        zoned: whether the dates say their zone; else it is to be said.
+    """
+    column = "frame['datetime']"
+    if zoned:
+        return f"{column} = pandas.to_datetime({column}, utc=True){TO_SECONDS}"
+    return (
+        f"{column} = pandas.to_datetime({column}){LOCALISED}{TO_SECONDS}, with the zone of the "
+        "market's clock"
+    )
+
+
+def not_stamps(column: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Where a column holds something else than whole epoch seconds."""
+    bad: npt.NDArray[np.bool_] = ~(
+        (column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column))
+    )
+    return bad
+
+
+def bad_stamp(stamp: float, where: str = "") -> str:
+    """What was expected, what was found, and what to do."""
+    unit = next((f"{name}: divide by 10**{n}" for most, name, n in _FINER if stamp < most), "")
+    return (
+        f"expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; found "
+        f"{stamp:.15g}{where}"
+        + (f", which looks like {unit}" if unit and stamp >= LATEST_STAMP else "")
+    )
