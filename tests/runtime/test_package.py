@@ -385,6 +385,9 @@ print(json.dumps([before, threads()]))
     [
         ("actions", "market.actions"),
         ("bars", "market.bars"),
+        ("bars", "market.csv_files"),
+        ("bars", "market.series"),
+        ("bars", "market.stamps"),
         ("contract", "artifact.contract"),
         ("contract", "market.instruments"),
         ("features", "market.features"),

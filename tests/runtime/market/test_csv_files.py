@@ -1,0 +1,215 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import random_bars
+from three_bars import COLUMNS, NAMES, assert_equal, content
+
+from hrm_runtime import BadBars, Bars, read_csv
+from hrm_runtime.market.bars import Cleaning
+from hrm_runtime.market.csv_files import write_csv
+from hrm_runtime.market.series import read_bars
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("volume", [True, False], ids=["volume", "no volume"])
+def test_what_write_csv_wrote_reads_back_bit_equal(tmp_path: Path, volume: bool) -> None:
+    rng = np.random.default_rng(3)
+    clean = random_bars(50, seed=3)
+    close = clean.close * (1 + 1e-9 * rng.standard_normal(50))  # no short decimals
+    written = Bars(
+        clean.datetime,
+        clean.open,
+        np.maximum(clean.high, close),
+        np.minimum(clean.low, close),
+        close,
+        rng.random(50) if volume else None,
+    )
+    write_csv(written, tmp_path / "bars.csv")
+    assert_equal(read_csv(tmp_path / "bars.csv"), written)
+
+
+def test_a_feed_s_file_is_read_by_column_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "feed.csv",
+        "\ufeff,datetime, close ,high,low,open,symbol,volume\r\n"
+        "1,600,12,12.5,10.5,11,Nifty 50,7\r\n"
+        "0,300,11,11.5,9.5,10,Nifty 50,0\r\n"
+        "\r\n"
+        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n"
+        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n",
+    )
+    read = read_csv(path)
+    assert content(read) == COLUMNS
+    assert read.cleaning == Cleaning(duplicates=1, disordered=1)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "excel.csv", "\ufeffdatetime,open,high,low,close\n300,1,3,0.5,2\n")
+    assert_equal(read_csv(path), Bars([300], [1.0], [3.0], [0.5], [2.0]))
+
+
+def test_a_header_alone_is_no_bars(tmp_path: Path) -> None:
+    assert len(read_csv(write(tmp_path / "header.csv", ",".join(NAMES) + "\n"))) == 0
+
+
+HEADER = "datetime,open,high,low,close\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a header such as datetime,open,.* found an empty file or first line"),
+        ("\n300,1,1,1,1\n", "found an empty file or first line"),
+        ("datetime,open,high,low\n1,1,1,1\n", "missing close; found datetime, open, high, low"),
+        (
+            HEADER + "300,1,1,1,1\n600,1,1,1,one\n",
+            "line 3, column close: expected a number, found 'one'",
+        ),
+        (
+            HEADER + "300,1,1,1,\n",
+            "line 2, column close: expected a number, found an empty cell; fill it or drop the",
+        ),
+        (HEADER + "300,1,1\n", "line 2: expected 5 cells as in the header, found 3"),
+        (HEADER + "\n300,1,1,nan,1\n", "line 3, column low: expected a finite .* found nan; fill"),
+        (HEADER + "300,1,1,1,-inf\n", "line 2, column close: expected a finite .* found -inf"),
+        (
+            HEADER + '300,1,"1,5",1,1\n',
+            "line 2, column high: expected a number with a decimal point, found '1,5'",
+        ),
+        (
+            HEADER + "300,1,1,5,1,1\n",
+            "line 2: expected 5 cells as in the header, found 6; write .* with a decimal point",
+        ),
+        (
+            HEADER.replace(",", ";") + "300;1;1;1;1\n",
+            (
+                r"line 1: expected columns separated by commas, found ';'; .*read_csv\(FILE, "
+                r"sep=';'\)\.to_csv\(FILE, index=False\), and decimal=','"
+            ),
+        ),
+        (HEADER.replace(",", "\t"), r"separated by commas, found '\\t'; .*sep='\\t'"),
+        (
+            "300,1,1,1,1\n",
+            (
+                "line 1: expected a header, found the numbers of a bar; write datetime,"
+                "open,high,low,close, or"
+            ),
+        ),
+        ("2024-01-02,1,1,1,1\n", "line 1: expected a header, found the numbers of a bar"),
+        ("date,open,high,low,close\n", "missing datetime; found date, .*close; rename them"),
+        (
+            HEADER + "1704167100000,1,1,1,1\n",
+            (
+                r"line 2, column datetime: expected datetime in whole epoch seconds \(UTC\) below "
+                r"100000000000; found 1704167100000, which looks like milliseconds: "
+                r"divide by 10\*\*3"
+            ),
+        ),
+        (HEADER + "1704167100000000,1,1,1,1\n", r"microseconds: divide by 10\*\*6"),
+        (HEADER + "1704167100000000000,1,1,1,1\n", r"nanoseconds: divide by 10\*\*9"),
+        (HEADER + "1e30,1,1,1,1\n", r"column datetime: .*; found 1e\+30$"),
+        (HEADER + "300.5,1,1,1,1\n", r"column datetime: .*; found 300\.5$"),
+        (HEADER + "noon,1,1,1,1\n", r"expected epoch seconds \(UTC\), found 'noon'; mend it or"),
+        (HEADER + "300,1,1,1,1\n300,2,2,2,2\n", "at 300 two differ"),
+        (HEADER + "300," + "1" * 200_000 + ",1,1,1\n", "readable CSV file: field larger than"),
+    ],
+    ids=[
+        "empty",
+        "empty first line",
+        "column",
+        "text",
+        "blank",
+        "short",
+        "nan",
+        "inf",
+        "decimal comma",
+        "decimal comma in two cells",
+        "semicolons",
+        "tabs",
+        "no header",
+        "no header but dates",
+        "another name",
+        "milliseconds",
+        "microseconds",
+        "nanoseconds",
+        "no unit",
+        "fraction",
+        "word",
+        "conflict",
+        "field",
+    ],
+)
+def test_a_file_that_is_not_bars_is_named_with_the_reason(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(BadBars, match=rf"feed\.csv: .*{message}"):
+        read_csv(write(tmp_path / "feed.csv", text))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [HEADER.encode() + b"300,1,1,1,1\xe9\n", bytes(range(256))],
+    ids=["latin-1", "binary"],
+)
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "feed.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadBars, match=r"feed\.csv: expected a readable CSV file: .*codec"):
+        read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-02 09:15:00+05:30", 1704167100),
+        ("2024-01-02T03:45:00Z", 1704167100),
+        ("2024-01-02 09:15:00", 1704167100),
+        ("2024-01-02", 1704133800),
+    ],
+)
+def test_a_date_is_refused_with_the_line_that_converts_it(
+    text: str, seconds: int, tmp_path: Path
+) -> None:
+    with pytest.raises(BadBars) as refused:
+        read_csv(write(tmp_path / "feed.csv", f"{HEADER}{text},1,1,1,1\n"))
+    said, _, line = str(refused.value).partition("; convert it with pandas: ")
+    assert said == (
+        f"{tmp_path / 'feed.csv'}: line 2, column datetime: expected epoch seconds (UTC), "
+        f"found {text!r}"
+    )
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(tmp_path / "feed.csv")
+    zone = ", with the zone of the market's clock"
+    assert line.endswith(zone) == ("tz_localize" in line)
+    exec(line.removesuffix(zone), {"pandas": pandas, "frame": frame})  # noqa: S102, what it tells
+    assert Bars.of(frame).datetime.tolist() == [seconds]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match=r"gone\.csv: expected a readable CSV file: .*No such file"):
+        read_csv(tmp_path / "gone.csv")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BadBars, match="expected a readable CSV file"):
+        read_csv(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_csv, read_bars])
+@pytest.mark.parametrize("name", ["bars.parquet", "BARS.PARQUET"])
+def test_parquet_is_refused_with_what_reads_it_and_the_line_that_installs_it(
+    tmp_path: Path, name: str, read: Callable[[Path], Bars]
+) -> None:
+    message = (
+        f"{name}: expected CSV; Parquet is read by hrm_train.data.parquet, which needs polars: "
+        "pip install '.[train]', or convert the file"
+    )
+    with pytest.raises(BadBars, match=f"{re.escape(message)}$"):
+        read(tmp_path / name)
