@@ -29,7 +29,7 @@ import numpy as np
 from hrm_runtime import Account, Decision, Journal, LiveEngine, LiveSettings, load
 from hrm_runtime.artifact.contract import CONTRACT, read_contract
 from hrm_runtime.artifact.schema import seal
-from hrm_runtime.journal.writer import files_in
+from hrm_runtime.journal.file import files_in
 from hrm_runtime.live.replay import replay
 from hrm_runtime.machine import resident_megabytes
 from hrm_runtime.measure.turns import end_with_parent

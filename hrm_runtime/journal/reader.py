@@ -19,7 +19,7 @@ import numpy as np
 from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.errors import BadInput, JournalUnreadable
 from hrm_runtime.journal.events import FORMAT_VERSION, LARGEST_VALUE, SCHEMA, TABLES, Control, Line
-from hrm_runtime.journal.writer import files_in
+from hrm_runtime.journal.file import files_in
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Action
 from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Cleaning

@@ -11,11 +11,10 @@ it from trading, and the bars of every stream, so each can be replayed alone and
 
 import json
 import logging
-import re
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,31 +22,21 @@ from threading import Event as ThreadEvent
 from threading import Lock, Thread
 from typing import Any, Final
 
-import numpy as np
-
 from hrm_runtime.errors import BadInput
 from hrm_runtime.journal.events import (
     FORMAT_VERSION,
-    LARGEST_VALUE,
-    SCHEMA,
-    TABLES,
     Control,
     Controlled,
     Decided,
     Event,
     Fed,
-    Line,
     Loaded,
-    Taken,
 )
+from hrm_runtime.journal.file import File, UnwritableError, locked, next_path, remove_oldest
+from hrm_runtime.journal.state import Entry, State
 from hrm_runtime.log import log
 from hrm_runtime.machine import machine
 from hrm_runtime.market.bars import Bars
-
-SUFFIX: Final = ".sqlite"
-
-_LONGEST_TEXT: Final = 10_000
-"""Characters; what a host calls its instruments, and what went wrong with them, may be anything."""
 
 _GATHER_S: Final = 0.02
 """How long events gather into one transaction: what each costs is mostly its end."""
@@ -56,9 +45,6 @@ _RETRY_S: Final = 1.0
 
 _CLOSE_S: Final = 30.0
 """How long `close` waits for a disk that neither writes nor fails."""
-
-_NAME: Final = re.compile(r"(\d{8}T\d{6})-(\d{6})\.sqlite")
-"""When a file was begun, and its number among those of that second."""
 
 _LIBRARIES: Final = ("hrm", "numpy", "onnxruntime", "TA-Lib")
 
@@ -110,15 +96,15 @@ class Journal:
         self._largest = int(1e6 * file_mb)
         self._files = files
         self._most_waiting = most_waiting
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._recording = Lock()
-        self._pending: list[_Entry] = []
+        self._pending: list[Entry] = []
         self._added = 0
         self._lost = 0
         self._told = 0
         self._full = False
-        self._missed = _Now()
-        self._now = _Now()
+        self._missed = State()
+        self._now = State()
         self._committed = 0
         self._trouble: str | None = None
         self._ending = ThreadEvent()
@@ -155,7 +141,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as opened:
-                self._lock = opened.enter_context(closing(_locked(self.folder / "lock")))
+                self._lock = opened.enter_context(closing(locked(self.folder / "lock")))
                 self._file = opened.enter_context(closing(self._next_file("")))
                 self._thread = Thread(target=self._write, name="hrm-journal", daemon=True)
                 self._thread.start()
@@ -173,7 +159,7 @@ class Journal:
         Args:
             bars: all that the stream has after it, where it changed them.
         """
-        entry = _Entry(event, bars)
+        entry = Entry(event, bars)
         with self._recording:
             waiting = self._queue.qsize() + len(self._pending) - self._added
             if self._closed:
@@ -269,7 +255,7 @@ class Journal:
         while True:
             try:
                 self._file.write([entry.event for entry in self._pending])
-            except _UnwritableError as error:
+            except UnwritableError as error:
                 self._leave_out(error)
             else:
                 break
@@ -281,17 +267,17 @@ class Journal:
             self._pending = []
             self._added = 0
 
-    def _leave_out(self, error: "_UnwritableError") -> None:
+    def _leave_out(self, error: UnwritableError) -> None:
         """Say in the place of a pending event that it is missing, and how everything is after."""
         why = f"{type(error.__cause__).__name__}: {error.__cause__}"
         log(logging.ERROR, "journal: event left out", why=why)
-        gone, now = self._pending[error.place].event, _Now()
+        gone, now = self._pending[error.place].event, State()
         now.update(self._now)
         for entry in self._pending[: error.place + 1]:
             now.apply(entry)
         ours = isinstance(gone, Loaded) or (isinstance(gone, Fed) and gone.snapshot)
         after = [] if ours else now.entries()
-        lost = _Entry(Controlled(time.time(), Control.LOST, 1, why))
+        lost = Entry(Controlled(time.time(), Control.LOST, 1, why))
         with self._recording:
             self._pending[error.place : error.place + 1] = [lost, *after]
             self._added += len(after)
@@ -301,227 +287,19 @@ class Journal:
     def _bridge(self) -> None:
         """Say how many events are missing, and how everything is after them; go on from there."""
         with self._recording:
-            now = _Now()
+            now = State()
             now.update(self._now)
             now.update(self._missed)
             lost = Controlled(time.time(), Control.LOST, self._lost - self._told)
-            self._pending = [_Entry(lost), *now.entries()]
+            self._pending = [Entry(lost), *now.entries()]
             self._added = len(self._pending)
             self._told = self._lost
-            self._missed = _Now()
+            self._missed = State()
             self._full = False
 
-    def _next_file(self, before: str) -> "_File":
+    def _next_file(self, before: str) -> File:
         """A file after the one named `before`; it begins with how everything is, the oldest go."""
-        begun, number = time.strftime("%Y%m%dT%H%M%S", time.gmtime()), 0
-        newest = max([before, *(file.name for file in files_in(self.folder))])
-        if (name := _NAME.fullmatch(newest)) and name[1] >= begun:  # or the clock was set back
-            begun, number = name[1], int(name[2]) + 1
-        path = self.folder / f"{begun}-{number:06}{SUFFIX}"
-        file = _File(path, self._meta, [entry.event for entry in self._now.entries()])
-        for old in files_in(self.folder)[: -self._files]:
-            for each in _with_companions(old):
-                with suppress(OSError):
-                    each.unlink()
+        path = next_path(self.folder, before)
+        file = File(path, self._meta, [entry.event for entry in self._now.entries()])
+        remove_oldest(self.folder, self._files)
         return file
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    event: Event
-    bars: Bars | None = None
-
-
-class _UnwritableError(Exception):
-    """The event at `place` is one that no file takes, whatever the disk; its cause says why."""
-
-    def __init__(self, place: int) -> None:
-        super().__init__(place)
-        self.place = place
-
-
-class _Now:
-    """How everything is after some events: the artifact, what was switched, each stream's bars."""
-
-    def __init__(self) -> None:
-        self.loaded: Loaded | None = None
-        self.switched: dict[Control, Controlled] = {}
-        self.bars: dict[Line, Bars] = {}
-
-    def apply(self, entry: _Entry) -> None:
-        event = entry.event
-        if isinstance(event, Loaded):
-            self.loaded = event
-        elif isinstance(event, Controlled) and event.what in _SWITCHES:
-            self.switched[_SWITCHES[event.what]] = event
-        elif isinstance(event, Fed | Taken) and entry.bars is not None:
-            self.bars[event.line] = entry.bars
-
-    def update(self, later: "_Now") -> None:
-        self.loaded = later.loaded or self.loaded
-        self.switched |= later.switched
-        self.bars |= later.bars
-
-    def entries(self) -> list[_Entry]:
-        """What says so in a file: no trading first, where it is so, then bars."""
-        at = time.time()
-        return [
-            *([_Entry(self.loaded)] if self.loaded else []),
-            *(_Entry(event) for switch, event in self.switched.items() if event.what is switch),
-            *(_Entry(Fed(at, line, bars, snapshot=True), bars) for line, bars in self.bars.items()),
-        ]
-
-
-class _File:
-    """One SQLite file. What `write` was given is on the disk when it returns, or not there.
-
-    It appears under its name when it is complete to the last of the first `events`.
-    """
-
-    def __init__(self, path: Path, meta: Mapping[str, str], events: Iterable[Event]) -> None:
-        self.path = path
-        self._event = 0
-        self._damaged = False
-        draft = path.with_name("next")
-        _remove(draft)
-        try:
-            with closing(_connected(draft)) as self._connection:
-                self._connection.executescript(f"BEGIN; {SCHEMA}")
-                self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                self._insert(events)
-                self._connection.execute("COMMIT")
-            self._first = self._event
-            draft.rename(path)
-        except BaseException:
-            _remove(draft)
-            raise
-        self._connection = _connected(path)
-        try:
-            self._inode = path.stat().st_ino
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-        except BaseException:
-            self._connection.close()
-            _remove(path)
-            raise
-
-    @property
-    def size(self) -> int:
-        """Bytes, with what is still in the write-ahead log."""
-        (size,) = self._connection.execute(
-            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-        ).fetchone()
-        return int(size)
-
-    @property
-    def grown(self) -> bool:
-        """Whether it has more than its first events."""
-        return self._event > self._first
-
-    @property
-    def gone(self) -> bool:
-        """Whether what is written would not be found: somebody removed or damaged the file."""
-        try:
-            return self._damaged or self.path.stat().st_ino != self._inode
-        except FileNotFoundError:
-            return True
-
-    def write(self, events: Iterable[Event]) -> None:
-        """Append `events`.
-
-        Raises:
-            _UnwritableError: one of them is nothing that SQLite takes.
-            OSError, sqlite3.Error, MemoryError: the disk, or the machine, does not take them now.
-        """
-        before = self._event
-        try:
-            self._connection.execute("BEGIN")
-            self._insert(events)
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            self._event = before
-            self._damaged = type(error) is sqlite3.DatabaseError
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def _insert(self, events: Iterable[Event]) -> None:
-        for place, event in enumerate(events):
-            try:
-                table, values = TABLES[type(event)], map(_storable, event.row())
-                row = (self._event + 1, *values)
-                marks = ", ".join("?" * len(row))
-                self._connection.execute(
-                    f"INSERT INTO {table} VALUES ({marks})",  # noqa: S608, our names
-                    row,
-                )
-            except Exception as error:
-                if isinstance(error, _FAILING) or type(error) is sqlite3.DatabaseError:
-                    raise
-                raise _UnwritableError(place) from error
-            self._event += 1
-
-    def close(self) -> None:
-        """Close it, as one file that can be read from a disk that cannot be written, if it can."""
-        with suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA journal_mode = DELETE")
-        self._connection.close()
-
-
-_FAILING: Final = (OSError, MemoryError, sqlite3.OperationalError, sqlite3.InternalError)
-"""What writing raises where it is not the event's fault."""
-
-_SWITCHES: Final[Mapping[Control, Control]] = {
-    Control.KILLED: Control.KILLED,
-    Control.REVIVED: Control.KILLED,
-    Control.BREAKER_OPENED: Control.BREAKER_OPENED,
-    Control.BREAKER_CLOSED: Control.BREAKER_OPENED,
-}
-"""What turns off trading, by what turns it off or on."""
-
-
-def _storable(value: Any) -> Any:
-    """`value` as SQLite takes it: text of bounded length, with what UTF-8 cannot have escaped."""
-    if isinstance(value, np.generic):  # which SQLite would take as bytes
-        return value.item()
-    if not isinstance(value, str):
-        return value
-    return value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=_RETRY_S
-    )
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
-    return connection
-
-
-def _with_companions(path: Path) -> list[Path]:
-    """A file and those that SQLite puts beside it."""
-    return [path, *(Path(f"{path}{end}") for end in ("-wal", "-shm", "-journal"))]
-
-
-def _remove(path: Path) -> None:
-    for each in _with_companions(path):
-        each.unlink(missing_ok=True)
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The files of a journal, oldest first; others are none of ours."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
-
-
-def _locked(path: Path) -> sqlite3.Connection:
-    """A lock that ends with this process, however it ends.
-
-    Raises:
-        sqlite3.OperationalError: somebody else has it, or it cannot be written.
-    """
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from hrm_cli import given
 from hrm_cli.app import app
 from hrm_cli.given import Kind, kinds
-from hrm_runtime.journal import writer as journal
+from hrm_runtime.journal import file as journal
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train.data import prepared
 from hrm_train.data.prepared import prepare_series

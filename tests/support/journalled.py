@@ -15,8 +15,9 @@ from synthetic import ACCOUNTS, random_bars
 from hrm_runtime import Account, Action, Bars, Reason
 from hrm_runtime.artifact.decision import Decision, hold
 from hrm_runtime.journal.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken
+from hrm_runtime.journal.file import File, files_in
 from hrm_runtime.journal.reader import JournalFile, Record
-from hrm_runtime.journal.writer import Journal, _File, files_in
+from hrm_runtime.journal.writer import Journal
 
 SETTINGS = {"deadline": 1.0, "hours": {"zone": "Asia/Kolkata"}}
 LOADED = Loaded(1.5, "a" * 64, "tiny", "started")
@@ -122,16 +123,16 @@ class Disk:
         self.working = ThreadEvent()
         self.working.set()
         self.asked = ThreadEvent()
-        write = _File.write
+        write = File.write
 
-        def written(file: _File, events: Any) -> None:
+        def written(file: File, events: Any) -> None:
             self.asked.set()
             assert self.working.wait(SAFETY_S)
             if self.error is not None:
                 raise self.error
             write(file, events)
 
-        patch.setattr(_File, "write", written)
+        patch.setattr(File, "write", written)
         patch.setattr("hrm_runtime.journal.writer._RETRY_S", 0.01)
 
     def fail(self) -> None:
@@ -145,3 +146,17 @@ def bars_equal(one: Bars, other: Bars) -> bool:
     """Every column, bit for bit."""
     names = ("datetime", "open", "high", "low", "close")
     return all(getattr(one, name).tobytes() == getattr(other, name).tobytes() for name in names)
+
+
+def row_of(event: Event) -> tuple[Any, ...]:
+    names = {Loaded: "artifact", Controlled: "control", Fed: "feed", Taken: "bar"}
+    values = [
+        value.value if isinstance(value, Control) else int(value) if value is True else value
+        for value in event.row()
+    ]
+    return names.get(type(event), "decision"), *(0 if value is False else value for value in values)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """How loud and what."""
+    return [(record.levelname, record.hrm["event"]) for record in caplog.records]  # type: ignore[attr-defined]

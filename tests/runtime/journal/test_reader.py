@@ -30,8 +30,9 @@ from live import SAFETY_S, eventually
 
 from hrm_runtime import JournalUnreadable
 from hrm_runtime.journal.events import Fed
+from hrm_runtime.journal.file import files_in
 from hrm_runtime.journal.reader import JournalFile, Record, journal_files
-from hrm_runtime.journal.writer import Journal, files_in
+from hrm_runtime.journal.writer import Journal
 
 UNIQUE = {name: event for name, event in EVENTS.items() if name != "artifact"}
 
