@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import cache
 from typing import (
     Any,
     ClassVar,
@@ -79,15 +80,12 @@ def build(kind: type[T], value: object, path: str = "") -> T:
 
 def canonical(document: Sealed) -> bytes:
     """The one way to write a document: sorted keys, two-space indent, UTF-8, a final newline."""
-    text = json.dumps(
-        asdict(document), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
-    )
-    return f"{text}\n".encode()
+    return _written(asdict(document))
 
 
 def digest(document: Sealed) -> str:
     """The sha256 of the canonical text with the field `digest` empty."""
-    return hashlib.sha256(canonical(replace(document, digest=""))).hexdigest()
+    return _digest(asdict(document))
 
 
 def seal(document: Sealed) -> bytes:
@@ -124,12 +122,13 @@ def unseal(kind: type[S], document: object, text: bytes) -> S:
     """
     try:
         built = build(kind, document)
-        rewritten = canonical(built)
+        values = asdict(built)
+        rewritten = _written(values)
     except (ValueError, OverflowError, RecursionError) as error:
         raise SealBroken(f"expected its canonical form, found what has none ({error})") from error
     if rewritten not in (text, _with_lf(text)):
         raise SealBroken("expected its canonical form; it was edited or damaged")
-    if built.digest != (found := digest(built)):
+    if built.digest != (found := _digest(values)):
         raise SealBroken(f"expected digest {built.digest}, found {found}")
     if rewritten != text:
         raise LinesConverted
@@ -150,6 +149,16 @@ def converted(name: str) -> str:
         f"`{name} -text` to .gitattributes, delete the file and `git checkout` it; elsewhere copy "
         "it again, as binary"
     )
+
+
+def _written(values: Mapping[str, Any]) -> bytes:
+    """The canonical text of a document's values."""
+    text = json.dumps(values, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_written({**values, "digest": ""})).hexdigest()
 
 
 def _with_lf(text: bytes) -> bytes:
@@ -208,7 +217,7 @@ def _build_dataclass(kind: Any, value: object, path: str) -> Any:
         raise SchemaMismatch(
             f"{_join(path, unknown[0])}: unknown; expected only {', '.join(names)}"
         )
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{name: _build(hints[name], given[name], _join(path, name)) for name in names})
 
 
@@ -238,6 +247,8 @@ def _refuse(expected: str, value: object, path: str) -> None:
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
+
+_hints = cache(get_type_hints)  # evaluating annotations takes longer than reading by them
 
 _NAMES = {
     bool: "true or false",
