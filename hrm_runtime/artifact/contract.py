@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -338,61 +338,78 @@ def _verify(contract: Contract) -> None:
     _same_names("account", ACCOUNT, contract.account)
     if contract.actions != (expected := {action.name: int(action) for action in Action}):
         raise ContractInvalid(f"{CONTRACT}: actions: expected {expected}, found {contract.actions}")
-
-    instruments, timeframes = contract.instruments, contract.timeframes
-    graph, quantity = contract.graph, contract.quantity
-    loosest = LARGEST_TOLERANCES[graph.precision]
-    numbers = [quantity.min, *vars(contract.trading).values(), *contract.tolerances.values()]
     for holds, expectation in (
         (set(contract.files) == {MODEL, GOLDEN}, f"files: expected {MODEL} and {GOLDEN}"),
-        (features.history_bars >= LEAST_HISTORY, f"history_bars: expected >= {LEAST_HISTORY}"),
-        (features.window >= 1, "window: expected >= 1"),
-        (_ids_unique(instruments, 0), f"instruments: expected ids once each, 0 for {UNKNOWN!r}"),
-        (_ids_unique(timeframes, 1), "timeframes: expected ids from 1, once each"),
-        (
-            UNKNOWN in instruments and instruments[UNKNOWN].id == 0,
-            f"instruments: expected {UNKNOWN!r} with id 0",
-        ),
-        (
-            all(
-                i.lot_size >= 1 and i.tick_size > 0 and 0 < i.premium_min <= i.premium_max
-                for i in instruments.values()
-            ),
-            "instruments: expected lot_size >= 1, tick_size > 0, 0 < premium_min <= premium_max",
-        ),
-        (all(t.seconds >= 1 for t in timeframes.values()), "timeframes: expected seconds >= 1"),
-        (1 <= quantity.min < quantity.max, "quantity: expected 1 <= min < max"),
-        (all(n >= 0 and math.isfinite(n) for n in numbers), "expected finite numbers >= 0"),
-        (
-            min(graph.cycles, graph.timesteps, graph.tokens, graph.h_dim, graph.l_dim) >= 1,
-            "graph: expected sizes >= 1",
-        ),
-        (contract.max_segments >= 1, "max_segments: expected >= 1"),
-        (
-            0 <= contract.provenance.trained_until < LATEST_MOMENT,
-            "provenance.trained_until: expected epoch seconds",
-        ),
-        (
-            set(contract.tolerances) == set(OUTPUTS),
-            "tolerances: expected one per output",
-        ),
-        (
-            all(tolerance <= loosest for tolerance in contract.tolerances.values()),
-            f"tolerances: expected at most {loosest}",
-        ),
-        (
-            (graph.precision == "int8") == bool(graph.input_scales)
-            and all(0 < scale < math.inf for scale in graph.input_scales.values()),
-            "graph.input_scales: expected scales above 0 for int8, none for others",
-        ),
-        (
-            len(gated := [stage for stage in contract.parity if stage.gated]) > 0
-            and all(map(_proven, gated)),
-            "parity: expected at least one stage that had to pass, and that each of those did",
-        ),
+        *_expected_series(contract),
+        *_expected_numbers(contract),
+        *_expected_proof(contract),
     ):
         if not holds:
             raise ContractInvalid(f"{CONTRACT}: {expectation}")
+
+
+_Expected = Iterator[tuple[bool, str]]
+"""Whether something holds, and what was expected."""
+
+
+def _expected_series(contract: Contract) -> _Expected:
+    """Of the bars behind a window, and of the names that they may have."""
+    features, instruments = contract.features, contract.instruments
+    timeframes = contract.timeframes
+    yield features.history_bars >= LEAST_HISTORY, f"history_bars: expected >= {LEAST_HISTORY}"
+    yield features.window >= 1, "window: expected >= 1"
+    yield _ids_unique(instruments, 0), f"instruments: expected ids once each, 0 for {UNKNOWN!r}"
+    yield _ids_unique(timeframes, 1), "timeframes: expected ids from 1, once each"
+    yield (
+        UNKNOWN in instruments and instruments[UNKNOWN].id == 0,
+        f"instruments: expected {UNKNOWN!r} with id 0",
+    )
+    yield (
+        all(
+            i.lot_size >= 1 and i.tick_size > 0 and 0 < i.premium_min <= i.premium_max
+            for i in instruments.values()
+        ),
+        "instruments: expected lot_size >= 1, tick_size > 0, 0 < premium_min <= premium_max",
+    )
+    yield all(t.seconds >= 1 for t in timeframes.values()), "timeframes: expected seconds >= 1"
+
+
+def _expected_numbers(contract: Contract) -> _Expected:
+    """Of what is traded, and of the network's sizes."""
+    graph, quantity = contract.graph, contract.quantity
+    numbers = [quantity.min, *vars(contract.trading).values(), *contract.tolerances.values()]
+    yield 1 <= quantity.min < quantity.max, "quantity: expected 1 <= min < max"
+    yield all(n >= 0 and math.isfinite(n) for n in numbers), "expected finite numbers >= 0"
+    yield (
+        min(graph.cycles, graph.timesteps, graph.tokens, graph.h_dim, graph.l_dim) >= 1,
+        "graph: expected sizes >= 1",
+    )
+    yield contract.max_segments >= 1, "max_segments: expected >= 1"
+    yield (
+        0 <= contract.provenance.trained_until < LATEST_MOMENT,
+        "provenance.trained_until: expected epoch seconds",
+    )
+
+
+def _expected_proof(contract: Contract) -> _Expected:
+    """Of what was compared with torch, and how closely."""
+    graph, tolerances = contract.graph, contract.tolerances
+    loosest = LARGEST_TOLERANCES[graph.precision]
+    yield set(tolerances) == set(OUTPUTS), "tolerances: expected one per output"
+    yield (
+        all(tolerance <= loosest for tolerance in tolerances.values()),
+        f"tolerances: expected at most {loosest}",
+    )
+    yield (
+        (graph.precision == "int8") == bool(graph.input_scales)
+        and all(0 < scale < math.inf for scale in graph.input_scales.values()),
+        "graph.input_scales: expected scales above 0 for int8, none for others",
+    )
+    gated = [stage for stage in contract.parity if stage.gated]
+    yield (
+        len(gated) > 0 and all(map(_proven, gated)),
+        "parity: expected at least one stage that had to pass, and that each of those did",
+    )
 
 
 def _proven(stage: Stage) -> bool:

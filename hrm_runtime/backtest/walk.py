@@ -157,10 +157,9 @@ def backtest(
     deciding = decision_bars(
         contract, bars, instrument=instrument, timeframe=timeframe, since=since
     )
-    capital = Account.flat(capital).capital
     bars = bars[deciding.start + 1 - contract.bars_needed :]
     book = Book(
-        capital,
+        Account.flat(capital).capital,
         contract.instrument(instrument),
         contract.trading,
         trailing=trailing,
@@ -168,31 +167,8 @@ def backtest(
     )
     decide = partial(model.decide_rows, instrument=instrument, timeframe=timeframe)
     walk = _walk(decide, bars, contract.features, book, on_progress)
-
-    trained_until = contract.provenance.trained_until
     seen = bars[contract.bars_needed - 1 :]
-    held = _buy_and_hold(seen, capital, contract.trading.cost_fraction)
-    changes, share = np.diff(walk.equity), np.full(len(deciding), capital / len(deciding))
-    block = max(math.isqrt(len(deciding)), LEAST_BLOCKS)
-    return Backtest(
-        instrument=instrument,
-        timeframe=timeframe,
-        model_id=model.id,
-        since=trained_until if since is None else since,
-        in_sample=int(seen.datetime[0]) < trained_until,
-        capital=capital,
-        datetime=seen.datetime,
-        equity=np.array(walk.equity),
-        buy_and_hold=held,
-        trades=tuple(book.trades),
-        decisions={action: walk.decisions[action] for action in Action},
-        degraded=dict(walk.degraded),
-        unaffordable=walk.unaffordable,
-        used_up=walk.used_up,
-        block=block,
-        return_interval=interval(changes, share, block),
-        excess_interval=interval(changes - np.diff(held), share, block),
-    )
+    return _summary(walk, seen, book, model, (instrument, timeframe), since)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,6 +324,37 @@ def _walk(
         walk.equity.append(book.equity(closes[after]))
         on_progress(after)
     return walk
+
+
+def _summary(
+    walk: _Walk, seen: Bars, book: Book, model: Model, name: tuple[str, str], since: int | None
+) -> Backtest:
+    """What the walk over `seen` came to, and how far chance alone may have moved that."""
+    contract, (capital, *_) = model.contract, walk.equity
+    trained_until = contract.provenance.trained_until
+    held = _buy_and_hold(seen, capital, contract.trading.cost_fraction)
+    changes = np.diff(walk.equity)
+    share = np.full(len(changes), capital / len(changes))
+    block = max(math.isqrt(len(changes)), LEAST_BLOCKS)
+    return Backtest(
+        instrument=name[0],
+        timeframe=name[1],
+        model_id=model.id,
+        since=trained_until if since is None else since,
+        in_sample=int(seen.datetime[0]) < trained_until,
+        capital=capital,
+        datetime=seen.datetime,
+        equity=np.array(walk.equity),
+        buy_and_hold=held,
+        trades=tuple(book.trades),
+        decisions={action: walk.decisions[action] for action in Action},
+        degraded=dict(walk.degraded),
+        unaffordable=walk.unaffordable,
+        used_up=walk.used_up,
+        block=block,
+        return_interval=interval(changes, share, block),
+        excess_interval=interval(changes - np.diff(held), share, block),
+    )
 
 
 def _buy_and_hold(bars: Bars, capital: float, cost_fraction: float) -> Floats:

@@ -117,6 +117,7 @@ def _row(stamp: int, prices: Floats) -> Row:
     slope, strength = _trend(c[-20:])
     returns = np.diff(prices[3, -21:]) / prices[3, -21:-1]
 
+    # whole, for a part would need most of the numbers above: one line for each feature
     values = {
         **{f"sma_{period}": value for period, value in sma.items()},
         **{f"ema_{period}": value for period, value in ema.items()},
