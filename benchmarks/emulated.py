@@ -23,7 +23,8 @@ import numpy as np
 import hrm_runtime
 from hrm_runtime import Account, Model, load
 from hrm_runtime.artifact.contract import INPUTS, OUTPUTS
-from hrm_runtime.artifact.model import decisions, network_inputs
+from hrm_runtime.artifact.model import network_inputs
+from hrm_runtime.artifact.segments import decisions
 from hrm_runtime.market.csv_files import read_csv
 from hrm_runtime.market.features import rows
 from hrm_runtime.measure.turns import end_with_parent, lifeline

@@ -27,7 +27,7 @@ from hrm_export.proof.gates import INT8, QUANTISED
 from hrm_export.proof.inputs import Inputs
 from hrm_export.proof.parity import compare, torch_run
 from hrm_runtime.artifact.contract import INPUTS, Stage
-from hrm_runtime.artifact.model import Run
+from hrm_runtime.artifact.segments import Run
 from hrm_runtime.artifact.session import Session
 from hrm_runtime.market.account import Account
 from hrm_train import load_checkpoint, train

@@ -11,7 +11,7 @@ from hrm_export.proof.gates import GAPS, Gate
 from hrm_runtime.artifact.contract import OUTPUTS, Flip, GapBand, Growth, OutputParity, Stage
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.golden import deviation, lots_agree, top_two_gap
-from hrm_runtime.artifact.model import Outputs, decisions
+from hrm_runtime.artifact.segments import Outputs, decisions
 from hrm_runtime.market.account import Account
 
 

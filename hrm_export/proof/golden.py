@@ -9,7 +9,8 @@ import numpy.typing as npt
 from hrm_export.proof.inputs import Inputs, window_inputs
 from hrm_runtime.artifact.contract import LEAST_WINDOWS, NEAR, Contract
 from hrm_runtime.artifact.golden import WITH_BARS, Golden, deviation, margins
-from hrm_runtime.artifact.model import Ids, Outputs, Run, decisions, run_segments
+from hrm_runtime.artifact.model import Ids
+from hrm_runtime.artifact.segments import Outputs, Run, decisions, run_segments
 from hrm_runtime.market.actions import Side
 from hrm_train.data.windows import Windows, concatenate, round_robin
 from hrm_train.errors import DataInvalid

@@ -21,7 +21,8 @@ from hrm_export.proof.gates import FLOAT, OF_PRECISION, QUANTISED, Gate
 from hrm_export.proof.inputs import Inputs, hard, unseen_windows, window_inputs
 from hrm_runtime.artifact.contract import INPUTS, MODEL, OUTPUTS, Contract, Growth, Precision, Stage
 from hrm_runtime.artifact.folder import load
-from hrm_runtime.artifact.model import Floats, Ids, Model, Outputs, Run, run_segments
+from hrm_runtime.artifact.model import Floats, Ids, Model
+from hrm_runtime.artifact.segments import Outputs, Run, run_segments
 from hrm_runtime.artifact.session import Session
 from hrm_runtime.market.bars import counted
 from hrm_runtime.market.series import SkippedSeries

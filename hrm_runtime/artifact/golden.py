@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from hrm_runtime.artifact.contract import GOLDEN, INPUTS, LEAST_WINDOWS, NEAR, OUTPUTS
 from hrm_runtime.artifact.decision import Decision
-from hrm_runtime.artifact.model import Model, Outputs, decisions, segments_of
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.segments import Outputs, decisions, segments_of
 from hrm_runtime.errors import ArtifactDamaged, InferenceFailed, SelfTestFailed
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import OPENINGS, Action

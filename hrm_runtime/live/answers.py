@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hrm_runtime.artifact.decision import Decision, Reason, hold, reason_of
-from hrm_runtime.artifact.model import Outputs
+from hrm_runtime.artifact.segments import Outputs
 from hrm_runtime.errors import HrmError
 from hrm_runtime.journal.events import CAUSES, Decided
 from hrm_runtime.live.artifacts import Artifacts

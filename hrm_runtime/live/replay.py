@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Decision, Reason, hold, reason_of
-from hrm_runtime.artifact.model import Model, decisions
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.segments import decisions
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
 from hrm_runtime.journal.events import CAUSES, Control, Line, Outputs
 from hrm_runtime.journal.reader import JournalFile, Record, journal_files

@@ -7,7 +7,8 @@ import numpy as np
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Decision, Reason, reason_of
-from hrm_runtime.artifact.model import Model, Outputs, decisions
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.segments import Outputs, decisions
 from hrm_runtime.errors import Untrusted
 from hrm_runtime.journal.events import Fed, Taken
 from hrm_runtime.live.answers import Answers, told

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_runtime.artifact.decision import Decision
-from hrm_runtime.artifact.model import Model, decisions
+from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.segments import decisions
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.features import rows

@@ -10,7 +10,7 @@ import pytest
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Account, Bar, Bars, Decision, LiveEngine, Model
-from hrm_runtime.artifact.model import Outputs
+from hrm_runtime.artifact.segments import Outputs
 from hrm_runtime.artifact.session import Stop
 from hrm_runtime.live.jobs import Ask
 

@@ -22,7 +22,7 @@ from hrm_export.proof.parity import torch_run, twin_of
 from hrm_runtime import Contract, Model
 from hrm_runtime.artifact.contract import OUTPUTS, Precision
 from hrm_runtime.artifact.golden import deviation
-from hrm_runtime.artifact.model import Outputs, Run
+from hrm_runtime.artifact.segments import Outputs, Run
 from hrm_runtime.artifact.session import Session
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.network.model import HierarchicalReasoningModel

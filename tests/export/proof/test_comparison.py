@@ -28,7 +28,7 @@ from hrm_runtime.artifact.contract import (
     OutputParity,
     Stage,
 )
-from hrm_runtime.artifact.model import Outputs, decisions
+from hrm_runtime.artifact.segments import Outputs, decisions
 
 FLAT = Account.flat(1e6)
 LONG = Account(1e6, 3.0, 100.0, 0.0, True, 0.01)

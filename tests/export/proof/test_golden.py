@@ -15,7 +15,7 @@ from hrm_export.proof.parity import torch_run
 from hrm_runtime import Account, Bars, Contract, load
 from hrm_runtime.artifact.contract import LEAST_WINDOWS, NEAR
 from hrm_runtime.artifact.golden import WITH_BARS, Golden, margins, top_two_gap
-from hrm_runtime.artifact.model import Outputs, Run, decisions, run_segments
+from hrm_runtime.artifact.segments import Outputs, Run, decisions, run_segments
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.columns import FEATURES
 from hrm_runtime.market.instruments import name_of

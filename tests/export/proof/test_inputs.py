@@ -18,7 +18,7 @@ from hrm_export.proof.inputs import (
     window_inputs,
 )
 from hrm_runtime import BadBars, load
-from hrm_runtime.artifact.model import decisions
+from hrm_runtime.artifact.segments import decisions
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import name_of
 from hrm_train.errors import DataInvalid

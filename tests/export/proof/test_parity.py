@@ -33,7 +33,7 @@ from hrm_export.proof.parity import (
 )
 from hrm_runtime import Contract, Model, load
 from hrm_runtime.artifact.contract import OUTPUTS, Growth, Precision, Stage
-from hrm_runtime.artifact.model import decisions, run_segments
+from hrm_runtime.artifact.segments import decisions, run_segments
 from hrm_runtime.artifact.session import Session
 from hrm_runtime.market.series import SkippedSeries
 from hrm_train import train

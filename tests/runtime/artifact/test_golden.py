@@ -12,7 +12,7 @@ from hrm_runtime import Account, Action, ArtifactDamaged, Decision, Model, Reaso
 from hrm_runtime.artifact.contract import GOLDEN, NEAR, OUTPUTS
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.artifact.golden import Golden, deviation, lots_agree, margins, replay, top_two_gap
-from hrm_runtime.artifact.model import Outputs, decisions
+from hrm_runtime.artifact.segments import Outputs, decisions
 from hrm_runtime.market.actions import LEGAL
 
 Arrays = dict[str, npt.NDArray[Any]]

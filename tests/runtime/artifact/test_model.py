@@ -30,13 +30,8 @@ from hrm_runtime import (
 )
 from hrm_runtime.artifact.contract import MODEL, OUTPUTS
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.artifact.model import (
-    Outputs,
-    decisions,
-    network_inputs,
-    run_segments,
-    segments_of,
-)
+from hrm_runtime.artifact.model import network_inputs
+from hrm_runtime.artifact.segments import Outputs, decisions, run_segments, segments_of
 from hrm_runtime.artifact.session import Session, Stop
 from hrm_runtime.market.actions import ILLEGAL_LOGIT, LEGAL
 from hrm_runtime.market.features import rows

@@ -35,7 +35,7 @@ from hrm_runtime import (
     load,
 )
 from hrm_runtime.artifact.contract import MODEL
-from hrm_runtime.artifact.model import Outputs
+from hrm_runtime.artifact.segments import Outputs
 from hrm_runtime.live.observation import HOST_COLUMNS
 from hrm_runtime.market.actions import CANONICAL, LIVE_SERVICE, Vocabulary
 

@@ -35,7 +35,7 @@ from hrm_runtime import (
     Reason,
     SelfTestFailed,
 )
-from hrm_runtime.artifact.model import Outputs, segments_of
+from hrm_runtime.artifact.segments import Outputs, segments_of
 from hrm_runtime.live.health import BOUNDS_MS, Thinking
 
 # health

@@ -24,7 +24,7 @@ from live import (
 
 from hrm_runtime import Decision, Model, Reason
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.artifact.model import Outputs
+from hrm_runtime.artifact.segments import Outputs
 
 pytestmark = pytest.mark.usefixtures("watched_stops")
 

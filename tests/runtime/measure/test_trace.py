@@ -20,7 +20,8 @@ from hrm_runtime import (
     UnknownInstrument,
 )
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.artifact.model import Outputs, network_inputs
+from hrm_runtime.artifact.model import network_inputs
+from hrm_runtime.artifact.segments import Outputs
 from hrm_runtime.market.features import rows
 from hrm_runtime.measure.trace import Trace, trace
 

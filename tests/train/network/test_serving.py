@@ -8,7 +8,7 @@ import pytest
 import torch
 from exactly import assert_equal
 
-from hrm_runtime.artifact.model import run_segments, segments_of
+from hrm_runtime.artifact.segments import run_segments, segments_of
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.data.prepared import Prepared
 from hrm_train.learning.run import Tensors
