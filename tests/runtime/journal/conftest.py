@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journalled import (
-    LOADED,
-    SETTINGS,
-    Disk,
-)
+from journalled import LOADED, SETTINGS, Disk
 
 from hrm_runtime.journal.writer import Journal
 

@@ -22,10 +22,7 @@ from journalled import (
 from live import SAFETY_S, eventually
 
 from hrm_runtime import BadInput
-from hrm_runtime.journal.events import (
-    Control,
-    Controlled,
-)
+from hrm_runtime.journal.events import Control, Controlled
 from hrm_runtime.journal.file import files_in
 from hrm_runtime.journal.writer import Journal
 

@@ -29,12 +29,7 @@ from journalled import (
 from live import SAFETY_S, eventually
 
 from hrm_runtime import Bars
-from hrm_runtime.journal.events import (
-    Control,
-    Controlled,
-    Fed,
-    Loaded,
-)
+from hrm_runtime.journal.events import Control, Controlled, Fed, Loaded
 from hrm_runtime.journal.file import File, files_in
 from hrm_runtime.journal.writer import Journal
 
