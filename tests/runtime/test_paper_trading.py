@@ -60,7 +60,7 @@ def run(paper: ModuleType, patch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_it_trades_what_a_backtest_trades(paper: ModuleType, model: Model) -> None:
-    bars, needed = random_bars(500, seed=3), model.contract.bars_needed
+    bars, needed = random_bars(360, seed=3), model.contract.bars_needed
     book = Book(paper.CAPITAL, model.contract.instrument("Alpha"), model.contract.trading)
     clock = Clock(float(bars.datetime[needed - 1]))
     with LiveEngine(model, LiveSettings(clock=clock, deadline=SAFETY_S)) as engine:
@@ -70,7 +70,7 @@ def test_it_trades_what_a_backtest_trades(paper: ModuleType, model: Model) -> No
     assert len(book.trades) > 10
     assert book.cash == expected.equity[-1]
     assert not any(one.degraded for one in decisions)
-    assert len(decisions) == 500 - needed + 1
+    assert len(decisions) == 360 - needed + 1
 
 
 def test_it_says_what_was_decided_and_what_was_held_and_why(

@@ -108,10 +108,10 @@ def test_a_block_fits_the_series(block: int) -> None:
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
     values = np.random.default_rng(0).normal(5.0, 2.0, 900)
-    low, high = interval(values, np.ones(900), resamples=20_000)
+    low, high = interval(values, np.ones(900), resamples=6_000)
     error = 1.96 * values.std() / 30
     assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.01)
-    narrow = interval(values, np.ones(900), confidence=0.5, resamples=20_000)
+    narrow = interval(values, np.ones(900), confidence=0.5, resamples=6_000)
     error = 0.6745 * values.std() / 30
     assert narrow == pytest.approx((values.mean() - error, values.mean() + error), abs=0.01)
 
