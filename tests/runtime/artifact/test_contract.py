@@ -95,6 +95,21 @@ def test_a_changed_byte_of_any_value_is_refused(text: bytes) -> None:
     assert [offset for offset in last if not refused(text, offset, 0x01)] == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "mask"),
+    [(rb"(?<=\d)e(?=-\d)", 0x20), (rb"(?<=:) ", 0x2A), (rb" (?= )", 0x29)],
+    ids=["the case of an exponent", "a new line for a space", "a tab for a space"],
+)
+def test_a_changed_byte_that_means_nothing_is_refused(
+    text: bytes, pattern: bytes, mask: int
+) -> None:
+    offsets = [match.start() for match in re.finditer(pattern, text)]
+    assert len(offsets) > 30
+    assert [
+        offset for offset in offsets[:: len(offsets) // 30] if not refused(text, offset, mask)
+    ] == []
+
+
 @pytest.mark.parametrize("mask", [0x01, 0x14, 0x20, 0x80, 0xFF], ids=hex)
 def test_a_changed_byte_anywhere_is_refused(text: bytes, mask: int) -> None:
     offsets = range(mask % 71, len(text), 71)
