@@ -23,12 +23,12 @@ def read_csv(path: str | Path) -> Bars:
     Raises:
         BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
             not a number or a stamp not in seconds (the message names line and column), or as
-            `Bars`. Parquet is refused with what reads it: `hrm_train.data.parquet`.
+            `Bars`. Parquet is refused with what reads it: `hrm_train.parquet`.
     """
     path = Path(path)
     if path.suffix.lower() == ".parquet":
         raise BadBars(
-            f"{path}: expected CSV; Parquet is read by hrm_train.data.parquet, which needs polars: "
+            f"{path}: expected CSV; Parquet is read by hrm_train.parquet, which needs polars: "
             "pip install '.[train]', or convert the file"
         )
     try:

@@ -17,7 +17,7 @@ SUFFIXES: Final = (".csv", ".parquet")
 """What files of bars are called."""
 
 READERS: Final[Mapping[str, Reader]] = {".csv": read_csv}
-"""What this package reads, by suffix. `hrm_train.data.parquet.READERS` also reads Parquet."""
+"""What this package reads, by suffix. `hrm_train.parquet.READERS` also reads Parquet."""
 
 _ESCAPED: Final = re.compile("(?:%[0-9A-Fa-f]{2})+")
 

@@ -208,7 +208,7 @@ def test_parquet_is_refused_with_what_reads_it_and_the_line_that_installs_it(
     tmp_path: Path, name: str, read: Callable[[Path], Bars]
 ) -> None:
     message = (
-        f"{name}: expected CSV; Parquet is read by hrm_train.data.parquet, which needs polars: "
+        f"{name}: expected CSV; Parquet is read by hrm_train.parquet, which needs polars: "
         "pip install '.[train]', or convert the file"
     )
     with pytest.raises(BadBars, match=f"{re.escape(message)}$"):
