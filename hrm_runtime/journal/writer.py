@@ -161,10 +161,9 @@ class Journal:
         """
         entry = Entry(event, bars)
         with self._recording:
-            waiting = self._queue.qsize() + len(self._pending) - self._added
             if self._closed:
                 self._lost += 1
-            elif self._full or waiting >= self._most_waiting:
+            elif self._full or self._waiting() - self._added >= self._most_waiting:
                 self._full = True
                 self._lost += 1
                 self._missed.apply(entry)
@@ -181,7 +180,7 @@ class Journal:
         return JournalHealth(
             file=self._file.path,
             committed=self._committed,
-            waiting=self._queue.qsize() + len(self._pending),
+            waiting=self._waiting(),
             lost=self._lost,
             trouble=self._trouble,
         )
@@ -201,6 +200,10 @@ class Journal:
             return
         self._file.close()
         self._lock.close()
+
+    def _waiting(self) -> int:
+        """Events that are not on the disk, none counted twice while it is being collected."""
+        return len(self._pending) + self._queue.qsize()  # in the order against which they move
 
     def _write(self) -> None:
         ending = False

@@ -78,6 +78,28 @@ def test_everything_recorded_by_many_threads_is_there(folder: Path, begun: Begun
         assert [at for of, at in found if of == thread] == [float(n) for n in range(200)]
 
 
+def test_events_that_are_being_collected_are_not_counted_twice(folder: Path) -> None:
+    journal = Journal(folder, most_waiting=10)
+    for sequence in range(1, 7):
+        journal.record(decided(sequence))
+    queue = journal._queue
+
+    class Collected:
+        """All that it holds is collected right after it was counted."""
+
+        put = queue.put
+
+        def qsize(self) -> int:
+            count = queue.qsize()
+            journal._pending += [queue.get() for _ in range(count)]
+            return count
+
+    journal._queue = Collected()  # type: ignore[assignment]
+    journal.record(decided(7))
+    assert (journal._full, journal._lost, len(journal._pending)) == (False, 0, 6)
+    assert queue.get().event.decision.sequence == 7
+
+
 def test_health_of_a_journal_that_writes(folder: Path, begun: Begun) -> None:
     journal = begun()
     journal.record(decided(7))
