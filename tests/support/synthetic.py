@@ -23,6 +23,11 @@ def random_bars(count: int, seed: int = 0, seconds: int = 300, price: float = 10
     return Bars(stamps, opening, high, low, close)
 
 
+def constant_bars(count: int) -> Bars:
+    """Bars 300 s apart whose price never moves."""
+    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+
+
 ACCOUNTS = {
     "flat": Account.flat(500_000.0),
     "long": Account(500_000.0, 3.0, 99.0, 40.0, True, 0.004),

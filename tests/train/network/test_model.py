@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -19,26 +18,10 @@ from exactly import assert_equal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.errors import CheckpointInvalid
-from hrm_train.network.model import (
-    INITIALIZATIONS,
-    ROWS_TOGETHER,
-    InstrumentEmbedding,
-    Linear,
-    Outputs,
-    QuantityHead,
-    RotaryEmbedding,
-    Standardise,
-    TimeframeEmbedding,
-    VocabularyEmbedding,
-    attend,
-    attend_side_by_side,
-    rms_norm,
-    truncated_normal_,
-)
-from hrm_train.settings import Embeddings, Settings
+from hrm_train.network.model import Outputs
+from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
@@ -239,118 +222,6 @@ def test_tokens_are_the_context_then_patches_oldest_first(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_a_standardised_value_is_clipped() -> None:
-    standardise = Standardise(3, clip=5.0)
-    standardise.mean.copy_(torch.tensor([1.0, 0.0, -2.0]))
-    standardise.std.copy_(torch.tensor([2.0, 0.5, 1.0]))
-    found = standardise(torch.tensor([[2.0, 1.0, -2.0], [12.0, -3.0, 1e30], [11.0, 2.5, -7.0]]))
-    assert_equal(found, torch.tensor([[0.5, 2.0, 0.0], [5.0, -5.0, 5.0], [5.0, 5.0, -5.0]]))
-
-
-# its parts
-
-
-def test_rms_norm_has_an_epsilon_under_the_root() -> None:
-    x = torch.tensor([[3.0, 4.0], [1e-3, 1e-3], [0.0, 0.0]], dtype=torch.float64)
-    expected = torch.stack(
-        [
-            x[0] / math.sqrt(12.5 + 1e-5),
-            x[1] / math.sqrt(1e-6 + 1e-5),
-            torch.zeros(2, dtype=torch.float64),
-        ]
-    )
-    torch.testing.assert_close(rms_norm(x), expected, rtol=0, atol=1e-15)
-
-
-def test_rotary_positions_turn_pairs_half_a_head_apart() -> None:
-    x = torch.tensor([[1.0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
-    expected = [  # frequencies 1 and 10000^(-2/4) = 0.01
-        [1.0, 0, 0, 0],
-        [math.cos(1), 0, math.sin(1), 0],
-        [0, math.cos(0.02), 0, math.sin(0.02)],
-        [-math.sin(3), -math.sin(0.03), math.cos(3), math.cos(0.03)],
-    ]
-    found = RotaryEmbedding(4, 4)(x.double())
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("std", [1.0, 0.02])
-def test_a_truncated_normal_has_its_deviation_after_truncation_at_two(std: float) -> None:
-    torch.manual_seed(0)
-    drawn = truncated_normal_(torch.empty(400_000), std)
-    bound = 2 * std / 0.87962566
-    assert drawn.std().item() == pytest.approx(std, rel=0.005)
-    assert drawn.mean().item() == pytest.approx(0, abs=0.01 * std)
-    assert -bound <= drawn.min() < -0.99 * bound
-    assert 0.99 * bound < drawn.max() <= bound
-
-
-def test_weights_start_at_lecun_deviation() -> None:
-    torch.manual_seed(0)
-    assert Linear(400, 300).bias is None
-    assert Linear(400, 300).weight.std().item() == pytest.approx(0.05, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("initialization", "deviation"),
-    [("truncated_normal", 1.0), ("xavier", math.sqrt(2 / 1064)), ("he", math.sqrt(2 / 64))],
-)
-def test_tables_start_at_the_deviation_of_their_initialization(
-    initialization: str, deviation: float
-) -> None:
-    torch.manual_seed(0)
-    table = VocabularyEmbedding(999, 64, initialization).weight
-    assert table.shape == (1000, 64)
-    assert table.mean().item() == pytest.approx(0, abs=0.02 * deviation)
-    assert table.std().item() == pytest.approx(deviation, rel=0.02)
-
-
-def test_every_initialization_of_the_settings_is_drawn_in_both_tables_and_the_first_by_default(
-    make_settings: MakeSettings,
-) -> None:
-    offered = get_args(Embeddings.model_fields["initialization"].annotation)
-    assert offered == tuple(INITIALIZATIONS)
-    tables = {}
-    for name in offered:
-        config = make_settings({"network.embeddings.initialization": name}).network.embeddings
-        torch.manual_seed(0)
-        tables[name] = InstrumentEmbedding(config).weight, TimeframeEmbedding(config).weight
-    torch.manual_seed(0)
-    default = make_settings().network.embeddings
-    assert_equal(
-        (InstrumentEmbedding(default).weight, TimeframeEmbedding(default).weight),
-        tables["truncated_normal"],
-    )
-    torch.manual_seed(0)
-    drawn = truncated_normal_(torch.empty(9, 8), 1.0), truncated_normal_(torch.empty(5, 4), 1.0)
-    assert_equal(tables["truncated_normal"], drawn)
-    torch.manual_seed(0)
-    normal = torch.empty(9, 8).normal_(), torch.empty(5, 4).normal_()
-    for name, widths in (("xavier", (9 + 8, 5 + 4)), ("he", (8, 4))):
-        expected = tuple(t * math.sqrt(2 / w) for t, w in zip(normal, widths, strict=True))
-        torch.testing.assert_close(tables[name], expected)
-
-
-@pytest.mark.parametrize("initialization", INITIALIZATIONS)
-def test_under_every_initialization_the_rows_that_were_read_and_only_they_have_a_gradient(
-    initialization: str, make_settings: MakeSettings, batch: Batch
-) -> None:
-    torch.manual_seed(0)
-    model = HierarchicalReasoningModel(
-        make_settings({"network.embeddings.initialization": initialization})
-    )
-    outputs, _ = model(*inputs(batch))
-    assert all(tensor.isfinite().all() for tensor in outputs.values())
-    outputs["value"].sum().backward()
-    for table, read in (
-        (model.input_network.instrument_embedding, batch.instrument),
-        (model.input_network.timeframe_embedding, batch.timeframe),
-    ):
-        assert table.weight.grad is not None
-        moved = table.weight.grad.ne(0).any(dim=1)
-        assert moved.nonzero().flatten().tolist() == read.unique().tolist()
-
-
 def test_a_new_model_neither_halts_nor_prefers_an_outcome(settings: Settings, batch: Batch) -> None:
     torch.manual_seed(0)
     outputs, _ = HierarchicalReasoningModel(settings)(*inputs(batch))
@@ -461,25 +332,6 @@ def test_two_calls_are_bit_equal_and_leave_the_model_as_it_was(
 # on a GPU
 
 
-def test_rows_laid_side_by_side_attend_as_each_does_alone() -> None:
-    torch.manual_seed(0)
-    shape = (2 * ROWS_TOGETHER, 3, 7, 4)
-    alone = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    together = [tensor.detach().clone().requires_grad_() for tensor in alone]
-    expected, found = attend(*alone), attend_side_by_side(*together)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    weights = torch.randn(shape, dtype=torch.float64)
-    (expected * weights).sum().backward()
-    (found * weights).sum().backward()
-    for one, other in zip(alone, together, strict=True):
-        torch.testing.assert_close(other.grad, one.grad, rtol=1e-12, atol=1e-12)
-    changed = [tensor.detach().clone() for tensor in alone]
-    for tensor in changed:
-        tensor[3] = torch.randn(shape[1:])
-    rows = [row for row in range(shape[0]) if row != 3]
-    assert_equal(attend_side_by_side(*changed)[rows], found.detach()[rows])
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
 def test_compiled_steps_compute_the_same_and_copies_are_not_compiled(
     model: HierarchicalReasoningModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
@@ -499,96 +351,6 @@ def test_compiled_steps_compute_the_same_and_copies_are_not_compiled(
     assert_equal(model(*inputs(batch)), expected)
     assert list(model.state_dict()) == names
     assert copy.deepcopy(model).h_module._compiled_call_impl is None
-
-
-# heads
-
-
-@pytest.mark.parametrize("side", Side)
-def test_the_logit_of_an_illegal_action_is_exactly_minus_ten_thousand(
-    side: Side, model: HierarchicalReasoningModel, batch: Batch
-) -> None:
-    account = batch.account.clone()
-    account[:, 0] = side
-    outputs, _ = model(batch.features, account, batch.instrument, batch.timeframe)
-    illegal = [action for action in Action if action not in LEGAL[side]]
-    assert_equal(outputs["action_type"][:, illegal], torch.full((9, len(illegal)), -1e4))
-    assert outputs["action_type"][:, list(LEGAL[side])].abs().max() < 100
-
-
-def test_heads_start_at_the_scale_that_is_set_with_the_same_draws(
-    make_settings: MakeSettings,
-) -> None:
-    def drawn(scale: float) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        return dict(
-            HierarchicalReasoningModel(
-                make_settings({"network.output_heads.initial_scale": scale})
-            ).state_dict()
-        )
-
-    plain, small = drawn(1.0), drawn(0.1)
-    heads = {
-        "policy_head.logits.weight",
-        "quantity_head.position.weight",
-        "value_head.value.weight",
-    }
-    for name, tensor in plain.items():
-        if name in heads:
-            torch.testing.assert_close(small[name], 0.1 * tensor)
-        else:
-            assert_equal(small[name], tensor)
-
-
-def test_dropout_of_the_heads_is_drawn_in_training_only_and_leaves_the_states(
-    make_settings: MakeSettings, make_model: MakeModel, batch: Batch
-) -> None:
-    changes = {"network.output_heads.dropout": 0.5} | NO_DROPOUT
-    model = make_model(make_settings(changes))
-    served, states = model(*inputs(batch))
-    again, _ = model(*inputs(batch))
-    assert_equal(served, again)
-    model.train()
-    torch.manual_seed(0)
-    one, same = model(*inputs(batch))
-    other, _ = model(*inputs(batch))
-    assert_equal(same, states)
-    for name in ("action_type", "quantity", "value"):
-        assert not torch.equal(one[name], other[name])
-    # on average the value is what is served: dropped entries are made up for by the others
-    drawn = torch.stack([model.decode(states[0], batch.account)["value"] for _ in range(4000)])
-    spread = drawn.std(dim=0) / 4000**0.5
-    assert ((drawn.mean(dim=0) - served["value"]).abs() < 5 * spread).all()
-
-
-@pytest.mark.parametrize("size", [1.0, 1e4, 1e30])
-def test_the_quantity_stays_within_its_bounds_whatever_the_state(
-    size: float, make_settings: MakeSettings
-) -> None:
-    bounds = {"quantity_min": 2.0, "quantity_max": 300.0}
-    torch.manual_seed(0)
-    head = QuantityHead(16, make_settings({"network.output_heads": bounds}).network.output_heads)
-    lots = head(size * torch.randn(500, 16))
-    assert ((lots >= 2) & (lots <= 300)).all()
-
-
-def test_the_quantity_is_the_geometric_mean_of_its_bounds_at_rest_and_reaches_both(
-    make_settings: MakeSettings,
-) -> None:
-    bounds = {"quantity_min": 2.0, "quantity_max": 300.0}
-    head = QuantityHead(1, make_settings({"network.output_heads": bounds}).network.output_heads)
-    torch.nn.init.ones_(head.position.weight)
-    expected = torch.tensor([2.0, math.sqrt(600), 300.0])
-    torch.testing.assert_close(head(torch.tensor([[-1e4], [0.0], [1e4]])), expected)
-
-
-def test_outputs_stay_finite_for_huge_inputs(
-    model: HierarchicalReasoningModel, batch: Batch
-) -> None:
-    huge = (batch.features * 1e37, batch.account * 1e37, batch.instrument, batch.timeframe)
-    outputs, states = model(*huge)
-    assert all(tensor.isfinite().all() for tensor in (*outputs.values(), *states))
-    assert ((outputs["quantity"] >= 1) & (outputs["quantity"] <= 1e5)).all()
 
 
 # dropout
