@@ -1,21 +1,16 @@
-"""Settings: what loads, what it builds, and what is refused with which words."""
+"""Settings that are read: what loads, what it builds, and what is refused with which words."""
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from synthetic import SMALL
 
 from hrm_train import HierarchicalReasoningModel, load_settings
 from hrm_train.errors import SettingsInvalid
-from hrm_train.settings import PRESETS, Settings, parse_settings, preset, render, write_preset
-
-MODELS = Path(__file__).parents[2] / "models"
+from hrm_train.settings import Settings, parse_settings, preset
 
 STORY = """
 hierarchical_reasoning_model:
@@ -67,70 +62,6 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_files_in_models_are_the_rendered_presets(name: str) -> None:
-    path = MODELS / name / "settings.yaml"
-    assert path.read_text(encoding="utf-8") == render(preset(name))
-    assert load_settings(path) == preset(name)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_examples_among_the_comments_say_what_names_may_have(name: str) -> None:
-    text = render(preset(name))
-    read = text.replace("# for example, instead of {}:", "#").replace(": {}", ":")
-    read = re.sub("^#  ", "  ", read, flags=re.MULTILINE)
-    settings = parse_settings(yaml.safe_load(read))
-    assert {one: facts.model_dump() for one, facts in settings.instruments.items()} == {
-        "Nifty": {
-            "type": "index",
-            "lot_size": 75,
-            "tick_size": 0.05,
-            "option_premium_range": (0.01, 0.02),
-        }
-    }
-    assert {one: facts.seconds for one, facts in settings.timeframes.items()} == {"W": 604_800}
-    assert settings.model_copy(update={"instruments": {}, "timeframes": {}}) == preset(name)
-
-
-def test_no_example_stands_beside_what_is_given() -> None:
-    given = {"instruments": {"TCS": {}}, "timeframes": {"M": {"seconds": 2_592_000}}}
-    assert "example" not in render(parse_settings(given))
-
-
-def test_the_released_model_was_trained_with_the_settings_beside_it() -> None:
-    settings = load_settings(MODELS / "base" / "market.yaml")
-    contract = json.loads((MODELS / "base" / "artifact" / "contract.json").read_text())
-    assert parse_settings(contract["provenance"]["settings"]) == settings
-
-
-def test_a_preset_is_written_once(tmp_path: Path) -> None:
-    path = write_preset(tmp_path / "new" / "folder", "tiny")
-    assert path == tmp_path / "new" / "folder" / "settings.yaml"
-    assert load_settings(path) == preset("tiny")
-    with pytest.raises(
-        SettingsInvalid, match=r"settings.yaml: expected to write a new file, found"
-    ):
-        write_preset(tmp_path / "new" / "folder", "base")
-    assert load_settings(path) == preset("tiny")
-
-
-def test_an_unknown_preset_leaves_nothing_written(tmp_path: Path) -> None:
-    with pytest.raises(SettingsInvalid, match="found 'huge'"):
-        write_preset(tmp_path / "new", "huge")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsInvalid, match=r"preset: expected one of base, tiny; found 'huge'"):
-        preset("huge")
-
-
-def test_the_base_preset_has_27_million_parameters_within_one_percent() -> None:
-    assert sum(map(torch.Size.numel, shapes(preset("base")).values())) == pytest.approx(
-        27e6, rel=0.01
-    )
-
-
 def test_the_storys_block_builds_the_base_network(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, STORY))
     assert settings == preset("base")
@@ -159,25 +90,6 @@ def test_every_value_given_is_taken(tmp_path: Path) -> None:
     assert settings.trading.stop_atr == 2.5
     assert (nifty.type, nifty.lot_size, nifty.option_premium_range) == ("index", 75, (0.01, 0.02))
     assert settings.timeframes["weekly"].seconds == 604_800
-
-
-AWKWARD = ("Nifty 50", "5", "yes", "~", "", "a: b", "#1", "é😀", "'q\"", "two\nlines", "long " * 50)
-
-
-@pytest.mark.parametrize("name", AWKWARD)
-def test_rendered_settings_read_back_equal_whatever_the_names(name: str, tmp_path: Path) -> None:
-    settings = parse_settings(
-        {
-            "hierarchical_reasoning_model": {"hierarchical": {"convergence_threshold": 1e-9}},
-            "training": {"learning_rate": 1e-5, "label_capital": 1e22, "policy_temperature": 1 / 3},
-            "instruments": {
-                name: {"type": "index", "option_premium_range": [0.01, 1 / 7]},
-                "other": {"lot_size": 20},
-            },
-            "timeframes": {name: {"seconds": 60}},
-        }
-    )
-    assert load_settings(written(tmp_path, render(settings))) == settings
 
 
 UNKNOWN_KEYS = [
@@ -341,66 +253,3 @@ def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsInvalid, match=r"settings.yaml: expected a readable settings file"):
         load_settings(tmp_path / "settings.yaml")
-
-
-@pytest.mark.parametrize(
-    ("name", "seconds"),
-    [("1", 60), ("5", 300), ("240", 14_400), ("D", 86_400), ("weekly", 604_800)],
-)
-def test_a_timeframe_is_minutes_or_a_day_or_as_declared(name: str, seconds: int) -> None:
-    settings = parse_settings({"timeframes": {"weekly": {"seconds": 604_800}}})
-    assert settings.seconds(name) == seconds
-
-
-def test_a_declared_length_goes_before_the_name() -> None:
-    settings = parse_settings({"timeframes": {"D": {"seconds": 23_400}, "5": {"seconds": 5}}})
-    assert (settings.seconds("D"), settings.seconds("5")) == (23_400, 5)
-
-
-@pytest.mark.parametrize("name", ["weekly", "0", "-5", "5m", "d", "²", "", "1.5"])
-def test_any_other_timeframe_must_be_declared(name: str) -> None:
-    message = f"timeframes.{name}: expected its seconds to be declared, since {name!r} is neither"
-    with pytest.raises(SettingsInvalid, match=re.escape(message)):
-        Settings().seconds(name)
-
-
-def test_facts_are_the_names_own_or_unknowns_or_a_plain_stocks(
-    make_settings: Callable[..., Settings],
-) -> None:
-    declared = make_settings({"instruments.unknown": {"type": "index", "lot_size": 9}})
-    assert declared.instrument_facts("Nifty").lot_size == 75
-    assert declared.instrument_facts("Mystery") == declared.instruments["unknown"]
-    plain = make_settings().instrument_facts("Mystery")
-    assert plain.model_dump() == {
-        "type": "stock", "lot_size": 1, "tick_size": 0.05, "option_premium_range": (0.025, 0.05),
-    }  # fmt: skip
-
-
-def test_settings_cannot_be_changed_after_reading(settings: Settings) -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        settings.training.epochs = 5  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("changes", "threads"),
-    [
-        (SMALL, 1),
-        (PRESETS["tiny"], 2),
-        (PRESETS["base"], 2),
-        ({"hierarchical_reasoning_model": {"h_module": {"ffn_dim": 256}}}, 2),
-        ({"training": {"threads": 1}}, 1),
-        ({**PRESETS["tiny"], "training": {"threads": 16}}, 16),
-    ],
-)
-def test_threads_follow_from_the_size_of_the_network_unless_they_are_set(
-    changes: dict[str, Any], threads: int
-) -> None:
-    settings = parse_settings(changes)
-    assert settings.threads == threads
-    written_down = settings.with_threads()
-    assert written_down.training.threads == threads
-    assert (
-        written_down.training.model_copy(update={"threads": settings.training.threads})
-        == settings.training
-    )
-    assert parse_settings(yaml.safe_load(render(written_down))) == written_down
