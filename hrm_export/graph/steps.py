@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from hrm_runtime.artifact.contract import INPUTS
 from hrm_runtime.market.columns import ACCOUNT, FEATURES
-from hrm_train.network.model import HierarchicalReasoningModel, RecurrentModule, residual
+from hrm_train.network.model import HierarchicalReasoningModel, residual
+from hrm_train.network.recurrent import RecurrentModule
 
 OPSET: Final = 23
 """The first with RMSNormalization and Attention; from 25 on, onnxruntime's CPU lacks kernels."""

@@ -16,7 +16,8 @@ from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.learning.act import Drawn, Order, Slots
 from hrm_train.learning.devices import gathered, is_gpu, summed
 from hrm_train.learning.segment import LOSSES, TrainingSegment
-from hrm_train.network.model import HierarchicalReasoningModel, VocabularyEmbedding
+from hrm_train.network.embedding import VocabularyEmbedding
+from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Training
 
 _BETAS: Final = (0.9, 0.95)

@@ -12,7 +12,7 @@ import torch
 from remembered import Remembered
 from torch import Tensor
 
-import hrm_train.network.model
+import hrm_train.network.layers
 from hrm_export.errors import PassFailed
 from hrm_export.graph import build, passes
 from hrm_export.graph.build import CLEANING, FUSION, Change, Pass, quantisation, run, stages
@@ -163,7 +163,7 @@ def test_another_silu_does_not_pass_unfused(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        hrm_train.network.model.F, "silu", lambda x: 0.5 * x * (1 + torch.tanh(0.5 * x))
+        hrm_train.network.layers.F, "silu", lambda x: 0.5 * x * (1 + torch.tanh(0.5 * x))
     )
     with pytest.raises(
         PassFailed, match=r"'fuse SiLU' on the low step: expected to find Sigmoid, found none"
@@ -177,7 +177,7 @@ def test_a_norm_by_hand_does_not_pass_unfused(
     def rms_norm(x_BSD: Tensor) -> Tensor:
         return x_BSD * torch.rsqrt(x_BSD.square().mean(dim=-1, keepdim=True) + 1e-5)
 
-    monkeypatch.setattr(hrm_train.network.model, "rms_norm", rms_norm)
+    monkeypatch.setattr(hrm_train.network.layers, "rms_norm", rms_norm)
     with pytest.raises(
         PassFailed,
         match=r"'settle the scale of norms' on the low step: expected to find RMSNormalization",

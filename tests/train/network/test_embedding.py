@@ -10,14 +10,14 @@ from batch import Batch
 from exactly import assert_equal
 
 from hrm_train import HierarchicalReasoningModel
-from hrm_train.network.model import (
+from hrm_train.network.embedding import (
     INITIALIZATIONS,
     InstrumentEmbedding,
     Standardise,
     TimeframeEmbedding,
     VocabularyEmbedding,
-    truncated_normal_,
 )
+from hrm_train.network.layers import truncated_normal_
 from hrm_train.settings import Embeddings, Settings
 
 MakeSettings = Callable[..., Settings]

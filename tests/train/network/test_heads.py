@@ -10,7 +10,7 @@ from exactly import assert_equal
 
 from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_train import HierarchicalReasoningModel
-from hrm_train.network.model import QuantityHead
+from hrm_train.network.heads import QuantityHead
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

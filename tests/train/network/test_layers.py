@@ -6,7 +6,7 @@ import pytest
 import torch
 from exactly import assert_equal
 
-from hrm_train.network.model import (
+from hrm_train.network.layers import (
     ROWS_TOGETHER,
     Linear,
     RotaryEmbedding,
