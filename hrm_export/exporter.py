@@ -20,7 +20,7 @@ from hrm_export.graph.limits import MEGABYTE, MOST_MEGABYTES, require_limits
 from hrm_export.graph.steps import OPSET
 from hrm_export.proof.gates import OF_PRECISION
 from hrm_export.proof.golden import make_golden
-from hrm_export.proof.inputs import bars_windows, window_inputs
+from hrm_export.proof.inputs import Inputs, bars_windows, window_inputs
 from hrm_export.proof.parity import lower_rungs, require, torch_run, twin_of, upper_rungs
 from hrm_runtime.artifact.contract import (
     CONTRACT,
@@ -115,6 +115,33 @@ def export(
         PassFailed, LimitExceeded, ParityFailed: the graph is not what it should be.
         In every case nothing is written.
     """
+    _require_sensible(precision, max_megabytes)
+    destination = Path(out)
+    _require_new(destination)
+    source = load_checkpoint(checkpoint)
+    with computing_with(source.settings.threads):
+        model, skipped = _configured(source, precision, cycles, timesteps, calibration)
+
+        graph, lower, changes = _graphs(model, precision)
+        require_limits(graph, max_megabytes)
+
+        contract = contract_of(source, model, precision, destination.name)
+        inputs = window_inputs(contract, source.windows)
+        served = Model(contract, "", Session(graph))
+        parity = lower_rungs(model, contract, lower, inputs) + upper_rungs(
+            model, served, graph, inputs, source.description.quantised
+        )
+        require(parity)
+        vectors, left_out = _golden_vectors(source, model, served, golden, inputs)
+        skipped = tuple(dict.fromkeys((*skipped, *left_out)))  # both may be of the same bars
+
+    with _staging(destination) as folder:
+        write_files(folder, replace(contract, parity=parity), graph, vectors)
+        loaded = load(folder)
+    return Exported(destination, loaded.id, loaded.contract, changes, skipped)
+
+
+def _require_sensible(precision: Precision, max_megabytes: float) -> None:
     if precision not in get_args(Precision):
         raise ExportRefused(
             f"precision: expected one of {', '.join(get_args(Precision))}, found {precision!r}"
@@ -124,38 +151,37 @@ def export(
         raise ExportRefused(
             f"max_megabytes: expected a size above 0 and at most {most:g}, found {max_megabytes!r}"
         )
-    destination = Path(out)
-    _require_new(destination)
-    source = load_checkpoint(checkpoint)
-    with computing_with(source.settings.threads):
-        model, skipped = _configured(source, precision, cycles, timesteps, calibration)
 
-        graphs: dict[str, bytes] = {}
-        changes: tuple[Change, ...] = ()
-        for built in stages(model, precision):
-            graphs[built.stage], changes = built.to_bytes(), built.changes
-        _, graph = graphs.popitem()  # what is deployed comes last
-        require_limits(graph, max_megabytes)
 
-        contract = contract_of(source, model, precision, destination.name)
-        inputs = window_inputs(contract, source.windows)
-        served = Model(contract, "", Session(graph))
-        parity = lower_rungs(model, contract, graphs, inputs) + upper_rungs(
-            model, served, graph, inputs, source.description.quantised
-        )
-        require(parity)
-        candidates = source.windows
-        if golden:
-            candidates, left_out = bars_windows(source, golden, MOST_WINDOWS)
-            skipped = tuple(dict.fromkeys((*skipped, *left_out)))  # both may be of the same bars
-            inputs = window_inputs(contract, candidates)
-        twin = torch_run(twin_of(model, precision))
-        vectors = make_golden(twin, served.run, contract, candidates, inputs)
+def _graphs(
+    model: HierarchicalReasoningModel, precision: Precision
+) -> tuple[bytes, dict[str, bytes], tuple[Change, ...]]:
+    """The graph to deploy, those on the way to it by stage, and how it was made."""
+    graphs: dict[str, bytes] = {}
+    changes: tuple[Change, ...] = ()
+    for built in stages(model, precision):
+        graphs[built.stage], changes = built.to_bytes(), built.changes
+    _, graph = graphs.popitem()  # what is deployed comes last
+    return graph, graphs, changes
 
-    with _staging(destination) as folder:
-        write_files(folder, replace(contract, parity=parity), graph, vectors)
-        loaded = load(folder)
-    return Exported(destination, loaded.id, loaded.contract, changes, skipped)
+
+def _golden_vectors(
+    source: Checkpoint,
+    model: HierarchicalReasoningModel,
+    served: Model,
+    bars: Bars,
+    held_out: Inputs,
+) -> tuple[Golden, tuple[SkippedSeries, ...]]:
+    """Vectors of the given bars, of the held-out windows where there are none.
+
+    Also the series of the bars that gave no windows.
+    """
+    candidates, inputs, skipped = source.windows, held_out, tuple[SkippedSeries, ...]()
+    if bars:
+        candidates, skipped = bars_windows(source, bars, MOST_WINDOWS)
+        inputs = window_inputs(served.contract, candidates)
+    twin = torch_run(twin_of(model, served.contract.graph.precision))
+    return make_golden(twin, served.run, served.contract, candidates, inputs), skipped
 
 
 def write_files(folder: Path, contract: Contract, graph: bytes, golden: Golden) -> None:
