@@ -31,12 +31,13 @@ from hrm_runtime.artifact.segments import Run
 from hrm_runtime.artifact.session import Session
 from hrm_runtime.market.account import Account
 from hrm_train import load_checkpoint, train
-from hrm_train.data.prepared import Prepared, load_or_prepare
+from hrm_train.data.preparation import load_or_prepare
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import judged_samples
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.epochs import evaluate
 from hrm_train.learning.run import Tensors
-from hrm_train.learning.trainer import evaluate
 from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import PRESETS, Settings, load_settings, parse_settings
 

@@ -84,7 +84,7 @@ def told(seconds: list[float]) -> str:
 
 def compare_rows(model: Model, folder: Path) -> bool:
     """Hold the rows of streams, each bar given twice, to the tensors that training reads."""
-    from hrm_train.data.prepared import prepare
+    from hrm_train.data.preparation import prepare
     from hrm_train.settings import parse_settings
 
     features = model.contract.features

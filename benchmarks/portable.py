@@ -61,7 +61,7 @@ def draw(rng: Generator, bars: Path, folder: Path, segments: int) -> None:
     from hrm_train import prepare
     from hrm_train.data.split import chronological_split
     from hrm_train.learning.checkpoint import CheckpointWriter, Description, Epoch
-    from hrm_train.learning.trainer import held_out, initial_model
+    from hrm_train.learning.plan import held_out, initial_model
     from hrm_train.settings import parse_settings
 
     network = dict(SMALL["hierarchical_reasoning_model"])

@@ -28,8 +28,8 @@ from hrm_train.data.split import Split
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.learning.act import Order
 from hrm_train.learning.devices import Where, open_fabric, own_random_numbers, reproducible
+from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Run
-from hrm_train.learning.trainer import initial_model
 from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Settings, parse_settings
 

@@ -29,7 +29,7 @@ from hrm_runtime.artifact.contract import Precision
 from hrm_runtime.artifact.folder import load
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.session import Session
-from hrm_train.data.prepared import prepare_series
+from hrm_train.data.preparation import prepare_series
 from hrm_train.data.windows import spread, windows
 from hrm_train.learning.checkpoint import Checkpoint, Description
 from hrm_train.network.model import HierarchicalReasoningModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hrm_runtime.lazy import lazily
 
 if TYPE_CHECKING:
-    from hrm_train.data.prepared import prepare as prepare
+    from hrm_train.data.preparation import prepare as prepare
     from hrm_train.learning.checkpoint import load_checkpoint as load_checkpoint
     from hrm_train.learning.checkpoint import load_model as load_model
     from hrm_train.learning.extension import extend_vocabulary as extend_vocabulary
@@ -26,7 +26,7 @@ _HOME = {
     "load_checkpoint": "learning.checkpoint",
     "load_model": "learning.checkpoint",
     "load_settings": "settings",
-    "prepare": "data.prepared",
+    "prepare": "data.preparation",
     "train": "learning.trainer",
 }
 

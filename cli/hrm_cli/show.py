@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from hrm_export.graph.build import Change
     from hrm_train.data.prepared import Series
     from hrm_train.learning.checkpoint import Epoch
+    from hrm_train.learning.epochs import Progress as Step
     from hrm_train.learning.state import Position
-    from hrm_train.learning.trainer import Progress as Step
 
 out = Console()
 err = Console(stderr=True)

@@ -13,7 +13,8 @@ from hrm_runtime.market.account import Account
 from hrm_runtime.market.features import rows
 from hrm_runtime.market.instruments import name_of
 from hrm_runtime.market.series import SkippedSeries, listed
-from hrm_train.data.prepared import Prepared, prepare, skipped_of
+from hrm_train.data.preparation import prepare
+from hrm_train.data.prepared import Prepared, skipped_of
 from hrm_train.data.windows import Windows, spread, windows
 from hrm_train.learning.checkpoint import Checkpoint
 

@@ -1,8 +1,4 @@
-"""Bars to training tensors, once, in one safetensors file.
-
-Each bar with a full window behind it and a label horizon ahead gives up to three samples: flat,
-long and short, each with a synthesised account.
-"""
+"""Training tensors: what they are, what they mean, and the one safetensors file of them."""
 
 import hashlib
 import json
@@ -14,24 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hrm_runtime.artifact.schema import SchemaMismatch, build
 from hrm_runtime.files import whole
-from hrm_runtime.market.account import vector
-from hrm_runtime.market.actions import Side
-from hrm_runtime.market.bars import PRICES, Bars, counted
+from hrm_runtime.market.bars import counted
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES
 from hrm_runtime.market.instruments import Instrument, Timeframe, Trading
-from hrm_runtime.market.series import SkippedSeries, listed, none_left, read_series, series_files
-from hrm_train.data.accounts import accounts
-from hrm_train.data.labels import action_returns, execution_costs, risk_lots
-from hrm_train.data.parquet import READERS
-from hrm_train.data.vocabulary import Vocabulary, require_names
+from hrm_runtime.market.series import SkippedSeries
+from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.differences import differences
-from hrm_train.errors import DataInvalid, SettingsInvalid
+from hrm_train.errors import DataInvalid
 from hrm_train.settings import Settings
 
 FORMAT_VERSION: Final = 1
@@ -46,9 +36,6 @@ _BASIS: Final = (
     "capital_max",
 )
 """The training settings that the tensors depend on."""
-
-_SPACING: Final = (0.75, 1.25)
-"""The closest two bars may be this far apart, in timeframes: holidays and clocks shift stamps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,223 +269,6 @@ def basis(settings: Settings) -> dict[str, Any]:
     }
 
 
-def prepare(
-    settings: Settings,
-    paths: Iterable[str | Path],
-    vocabulary: Vocabulary | None = None,
-    known: Vocabulary | None = None,
-) -> Prepared:
-    """Read bars files and make training tensors of every series that has samples.
-
-    The manifest names those that have none and were skipped: too short or motionless, of a
-    timeframe whose seconds are not declared, or of a name that `vocabulary` lacks where the network
-    does not decide for unknown ones.
-
-    Args:
-        settings: what to make.
-        paths: files and folders of CSV and Parquet, as `hrm_runtime.market.series.read_series`.
-        vocabulary: ids to use, with 0 for names outside it; made from the data if left out.
-        known: where it is left out, names besides the data's that settings may have facts of.
-
-    Raises:
-        BadBars: a file cannot be read as bars.
-        DataInvalid: a file's bars are not of its timeframe, every series was skipped, or there are
-            more names than the embedding tables have rows.
-        SettingsInvalid: as `require_names`, before a file is read.
-    """
-    paths = listed(paths)
-    if vocabulary is None:
-        require_names(settings, series_files(paths), known)
-    return prepare_series(settings, read_series(paths, READERS), vocabulary)
-
-
-def prepare_series(
-    settings: Settings,
-    series: Mapping[tuple[str, str], Bars],
-    vocabulary: Vocabulary | None = None,
-) -> Prepared:
-    """`prepare` of bars already read, by (instrument, timeframe)."""
-    undeclared = _undeclared(settings, vocabulary, series)
-    candidates = vocabulary or Vocabulary.of(settings, series.keys() - undeclared.keys())
-    parts: dict[tuple[str, str], dict[str, Any]] = {}
-    reports: list[Series] = []
-    bars_before = rows_before = 0
-    for (name, timeframe_name), bars in series.items():
-        arrays, skipped = None, undeclared.get((name, timeframe_name))
-        if skipped is None:
-            timeframe = candidates.timeframe(settings, timeframe_name)
-            _require_spacing(f"{name}_{timeframe_name}", bars, timeframe.seconds)
-            skipped = candidates.refusal(settings.network.embeddings, name, timeframe_name)
-        if skipped is None:
-            arrays, skipped = _samples(settings, bars, name, candidates.instrument(name), timeframe)
-        if arrays is not None:
-            arrays["row_bar"] += bars_before
-            arrays["sample_row"] += rows_before
-            bars_before += len(bars)
-            rows_before += len(arrays["row_bar"])
-            parts[name, timeframe_name] = arrays
-        reports.append(
-            Series(
-                instrument=name,
-                timeframe=timeframe_name,
-                bars=len(bars),
-                duplicates=bars.cleaning.duplicates,
-                disordered=bars.cleaning.disordered,
-                samples=0 if arrays is None else len(arrays["sample_row"]),
-                skipped=skipped,
-            )
-        )
-    if not parts:
-        raise DataInvalid(none_left(skipped_of(reports)))
-    # a name of which every series was skipped stays unknown
-    vocabulary = vocabulary or Vocabulary.of(settings, parts)
-    for (name, timeframe_name), arrays in parts.items():
-        count = len(arrays["sample_row"])
-        timeframe = vocabulary.timeframe(settings, timeframe_name)
-        arrays["sample_instrument"] = np.full(count, vocabulary.instrument(name).id)
-        arrays["sample_timeframe"] = np.full(count, timeframe.id)
-    columns = next(iter(parts.values())).keys()
-    prepared = Prepared(
-        Manifest.of(settings, vocabulary, reports),
-        **{name: np.concatenate([part[name] for part in parts.values()]) for name in columns},
-    )
-    prepared.require(settings)
-    return prepared
-
-
-def load_or_prepare(
-    settings: Settings,
-    data: str | Path | Iterable[str | Path],
-    vocabulary: Vocabulary | None = None,
-    known: Vocabulary | None = None,
-) -> Prepared:
-    """Training tensors from one prepared file, or from bars.
-
-    Args:
-        vocabulary: for bars, as `prepare`; a prepared file has its own.
-        known: as `prepare`.
-
-    Raises:
-        DataInvalid: tensors beside other data, or made with other settings.
-        BadBars, SettingsInvalid: as `prepare`.
-    """
-    paths = listed(data)
-    if not any(path.suffix.lower() == TENSORS_SUFFIX for path in paths):
-        return prepare(settings, paths, vocabulary, known)
-    if len(paths) > 1:
-        raise DataInvalid("data: expected one prepared tensor file, or bars; found both or several")
-    prepared = Prepared.load(paths[0])
-    prepared.require(settings)
-    if vocabulary is None:
-        series = prepared.manifest.series
-        require_names(settings, [(one.instrument, one.timeframe) for one in series], known)
-    return prepared
-
-
-def _undeclared(
-    settings: Settings, vocabulary: Vocabulary | None, series: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], str]:
-    """The series of which nobody says how long a bar is, and what to do about it."""
-    found = {}
-    for name, timeframe in series:
-        if vocabulary is None or timeframe not in vocabulary.timeframes:
-            try:
-                settings.seconds(timeframe)
-            except SettingsInvalid as error:
-                found[name, timeframe] = str(error)
-    return found
-
-
 def trading_rules(settings: Settings) -> Trading:
     """The host's rules as the contract states them."""
     return Trading(**settings.trading.model_dump())
-
-
-def _samples(
-    settings: Settings, bars: Bars, name: str, instrument: Instrument, timeframe: Timeframe
-) -> tuple[dict[str, Any] | None, str | None]:
-    """The arrays of one series, or why it has none."""
-    from hrm_runtime.market.features import rows  # training from tensors has no TA-Lib
-
-    config, training = settings.network.input, settings.training
-    horizon, trading = training.label_horizon, trading_rules(settings)
-    lead = max(config.window - 1, horizon)  # rows before the first sample: its window, its entries
-    needed = config.history_bars + lead + horizon
-    if len(bars) < needed:
-        return None, f"{len(bars)} bars, {needed} needed"
-
-    table = rows(bars, config.history_bars)
-    first_bar = config.history_bars - 1
-    atr = np.full(len(bars), np.nan)
-    atr[first_bar:] = [row.atr for row in table]
-    costs = execution_costs(bars.open, instrument, trading, training.label_capital)
-    returns = action_returns(bars, horizon, *costs)
-    at = np.arange(first_bar + lead, len(bars) - horizon)
-    # a motionless stretch has no ATR to measure a return or a stop in
-    at = at[(sliding_window_view(atr, horizon + 1)[at - horizon] > 0).all(axis=1)]
-    if not len(at):
-        return None, "the price never moves"
-
-    rng = np.random.default_rng([training.seed, *f"{name}_{timeframe.seconds}".encode()])
-    bounds = (
-        settings.network.output_heads.quantity_min,
-        settings.network.output_heads.quantity_max,
-    )
-    columns: dict[str, list[Any]] = {
-        "row": [], "account": [], "raw_account": [], "returns": [], "lots": [], "end": [],
-    }  # fmt: skip
-    for side in Side:
-        made = accounts(bars, atr, at, side, instrument, trading, settings, rng)
-        for bar, account in zip(at.tolist(), made, strict=True):
-            if account is None:
-                continue
-            close, range_ = float(bars.close[bar]), float(atr[bar])
-            columns["row"].append(bar - first_bar)
-            columns["account"].append(
-                vector(
-                    account,
-                    close=close,
-                    atr=range_,
-                    instrument=instrument,
-                    brokerage_entry=trading.brokerage_entry,
-                    quantity_max=bounds[1],
-                )
-            )
-            columns["raw_account"].append(list(vars(account).values()))
-            columns["returns"].append(returns[bar, side + 1] / range_)
-            columns["lots"].append(
-                risk_lots(
-                    account.capital,
-                    close,
-                    range_,
-                    instrument,
-                    trading,
-                    training.risk_fraction,
-                    bounds,
-                )
-            )
-            columns["end"].append(bars.datetime[bar + horizon])
-    return {
-        "bar_stamp": bars.datetime,
-        "bar_price": np.stack([getattr(bars, price) for price in PRICES], axis=1),
-        "row_bar": np.arange(first_bar, len(bars)),
-        "features": np.stack([row.values for row in table]),
-        "sample_row": np.array(columns["row"], dtype=np.int64),
-        "sample_account": np.array(columns["account"], dtype=np.float32),
-        "sample_raw_account": np.array(columns["raw_account"], dtype=np.float64),
-        "sample_returns": np.array(columns["returns"], dtype=np.float32),
-        "sample_lots": np.array(columns["lots"], dtype=np.float32),
-        "sample_end": np.array(columns["end"], dtype=np.int64),
-    }, None
-
-
-def _require_spacing(name: str, bars: Bars, seconds: int) -> None:
-    if len(bars) < 2:
-        return
-    closest = int(np.diff(bars.datetime).min())
-    low, high = (share * seconds for share in _SPACING)
-    if not low <= closest <= high:
-        raise DataInvalid(
-            f"{name}: expected bars {seconds} s apart, the closest are {closest} s; "
-            "the file is named after another timeframe, or the timeframe's seconds are wrong"
-        )

@@ -9,7 +9,8 @@ import numpy as np
 from hrm_runtime.market.bars import Integers
 from hrm_runtime.market.series import SkippedSeries, listed
 from hrm_runtime.market.stamps import moment
-from hrm_train.data.prepared import Prepared, load_or_prepare, skipped_of
+from hrm_train.data.preparation import load_or_prepare
+from hrm_train.data.prepared import Prepared, skipped_of
 from hrm_train.data.split import judged_samples
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.differences import differences

@@ -14,7 +14,7 @@ from hrm_train.errors import ReportRefused
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from hrm_train.learning.trainer import Progress
+    from hrm_train.learning.epochs import Progress
 
 INTERVAL: Final = 1.0
 """Seconds over which throughput is measured, at least."""

@@ -14,7 +14,7 @@ from hrm_cli.given import Kind, kinds
 from hrm_runtime.journal import file as journal
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train.data import prepared
-from hrm_train.data.prepared import prepare_series
+from hrm_train.data.preparation import prepare_series
 from hrm_train.learning import checkpoint
 from hrm_train.settings import parse_settings, write_preset
 

@@ -23,7 +23,7 @@ INTERRUPTED = Path(__file__).parents[1] / "support" / "interrupted.py"
 
 IN_A_STEP = "hrm_train.learning.run.Average.update"
 """Called when the weights are those of the next step, and what counts steps is not yet."""
-IN_VALIDATION = "hrm_train.learning.trainer.evaluate"
+IN_VALIDATION = "hrm_train.learning.epochs.evaluate"
 
 TRAINING = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "save_minutes": 1e6}
 

@@ -8,8 +8,9 @@ from planted import planted
 
 from hrm_train.data.split import chronological_split
 from hrm_train.learning.act import Order
+from hrm_train.learning.epochs import evaluate
+from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Run
-from hrm_train.learning.trainer import evaluate, initial_model
 from hrm_train.settings import PRESETS, parse_settings
 
 STEPS = 20

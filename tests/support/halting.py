@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hrm_train import train
-from hrm_train.learning import trainer
+from hrm_train.learning import epochs
 from hrm_train.settings import Settings
 
 
@@ -29,7 +29,7 @@ def train_halting(settings: Settings, data: Iterable[Path], folder: Path) -> Non
             head.bias[1] += middle[widest : widest + 2].mean()
         return evaluate(fabric, model, tensors, samples, *others)
 
-    evaluate = trainer.evaluate
+    evaluate = epochs.evaluate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "evaluate", with_halting)
+        patch.setattr(epochs, "evaluate", with_halting)
         train(settings, data, folder)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrm_runtime.market.bars import Bars
 from hrm_train import HierarchicalReasoningModel, train
-from hrm_train.learning.trainer import Progress
+from hrm_train.learning.epochs import Progress
 from hrm_train.settings import Settings
 
 

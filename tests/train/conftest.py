@@ -14,7 +14,8 @@ from synthetic import SMALL, random_bars
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train import HierarchicalReasoningModel, train
-from hrm_train.data.prepared import Prepared, prepare_series
+from hrm_train.data.preparation import prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import Split, chronological_split
 from hrm_train.learning.run import Tensors
 from hrm_train.settings import Settings, parse_settings

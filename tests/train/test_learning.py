@@ -12,8 +12,8 @@ from hrm_train import load_checkpoint, train
 from hrm_train.data.prepared import Prepared
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.epochs import evaluate
 from hrm_train.learning.run import Tensors
-from hrm_train.learning.trainer import evaluate
 from hrm_train.settings import PRESETS, Settings, parse_settings
 
 BARS = 22_000

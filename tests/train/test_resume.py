@@ -8,7 +8,7 @@ from pathlib import Path
 from synthetic import random_bars
 
 from hrm_train import train
-from hrm_train.data.prepared import prepare_series
+from hrm_train.data.preparation import prepare_series
 from hrm_train.settings import Settings, render
 
 KILLED = Path(__file__).parents[1] / "support" / "killed.py"

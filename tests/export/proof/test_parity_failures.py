@@ -11,12 +11,7 @@ import torch
 from hrm_export.errors import ParityFailed
 from hrm_export.proof.gates import FLOAT
 from hrm_export.proof.inputs import Inputs
-from hrm_export.proof.parity import (
-    compare,
-    failures,
-    require,
-    torch_run,
-)
+from hrm_export.proof.parity import compare, failures, require, torch_run
 from hrm_runtime import Model
 from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.network.model import HierarchicalReasoningModel, States

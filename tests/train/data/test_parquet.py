@@ -19,7 +19,8 @@ from hrm_runtime.market.series import READERS as WITHOUT_PARQUET
 from hrm_runtime.market.series import read_bars, read_series
 from hrm_train import load_checkpoint, train
 from hrm_train.data.parquet import READERS, read_parquet
-from hrm_train.data.prepared import Prepared, prepare
+from hrm_train.data.preparation import prepare
+from hrm_train.data.prepared import Prepared
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

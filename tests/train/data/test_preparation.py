@@ -15,7 +15,8 @@ from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Instrument, Timeframe
 from hrm_runtime.market.series import SkippedSeries
-from hrm_train.data.prepared import Prepared, load_or_prepare, prepare, prepare_series, skipped_of
+from hrm_train.data.preparation import load_or_prepare, prepare, prepare_series
+from hrm_train.data.prepared import Prepared, skipped_of
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Settings

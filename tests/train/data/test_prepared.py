@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 from training_tensors import arrays, assert_equal
 
 from hrm_runtime.market.bars import Bars
-from hrm_train.data.prepared import Prepared, load_or_prepare, prepare_series
+from hrm_train.data.preparation import load_or_prepare, prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.errors import DataInvalid
 from hrm_train.settings import Settings

@@ -11,7 +11,8 @@ from hrm_runtime.market.actions import Side
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.features import rows
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
-from hrm_train.data.prepared import Prepared, prepare_series, trading_rules
+from hrm_train.data.preparation import prepare_series
+from hrm_train.data.prepared import Prepared, trading_rules
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from synthetic import random_bars
 
-from hrm_train.data.prepared import Prepared, prepare_series
+from hrm_train.data.preparation import prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import (
     Fold,
     Split,

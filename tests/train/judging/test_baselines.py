@@ -11,7 +11,8 @@ from synthetic import random_bars
 from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_runtime.market.bars import Floats, Integers
 from hrm_runtime.market.columns import ACCOUNT, FEATURES
-from hrm_train.data.prepared import Prepared, prepare_series
+from hrm_train.data.preparation import prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.judging.baselines import BASELINES, CLIP, Encoder, baselines
 from hrm_train.judging.metrics import Hindsight, Metrics, Predictions, metrics
 from hrm_train.settings import Settings

@@ -16,7 +16,8 @@ from synthetic import random_bars
 from hrm_runtime.market.csv_files import read_csv, write_csv
 from hrm_runtime.market.stamps import moment
 from hrm_train import load_checkpoint, train
-from hrm_train.data.prepared import Prepared, prepare, prepare_series
+from hrm_train.data.preparation import prepare, prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import chronological_split, walk_forward
 from hrm_train.errors import CheckpointInvalid, DataInvalid, DeviceMissing
 from hrm_train.judging.baselines import baselines

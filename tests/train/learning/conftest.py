@@ -11,7 +11,8 @@ from hrm_train import load_checkpoint, train
 from hrm_train.data.prepared import Prepared
 from hrm_train.learning import trainer
 from hrm_train.learning.act import Order
-from hrm_train.learning.trainer import Progress, train_folds
+from hrm_train.learning.epochs import Progress
+from hrm_train.learning.trainer import train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -29,7 +29,7 @@ from hrm_train.learning.checkpoint import (
     Epoch,
     best_file,
 )
-from hrm_train.learning.trainer import held_out
+from hrm_train.learning.plan import held_out
 from hrm_train.settings import Settings, load_settings, render
 
 BEST = "best-*.safetensors"

@@ -12,14 +12,14 @@ import torch
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import Split
-from hrm_train.learning import trainer
 from hrm_train.learning.act import Order
 from hrm_train.learning.checkpoint import Epoch
 from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.epochs import Progress, evaluate, fit
 from hrm_train.learning.losses import answer_losses
+from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Run, Tensors
 from hrm_train.learning.state import Position
-from hrm_train.learning.trainer import Progress, evaluate, fit, initial_model
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -98,7 +98,7 @@ def test_each_epoch_trains_on_every_sample_once_in_another_order(
     prepared: Prepared, split: Split, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: dict[int, int] = {}  # by position in the order of all epochs
-    refill = trainer.Run.advance
+    refill = Run.advance
 
     def recording(run: Run, where: str) -> Any:
         due = np.flatnonzero(run.slots.halted)
@@ -108,7 +108,7 @@ def test_each_epoch_trains_on_every_sample_once_in_another_order(
             taken[place] = int(run.slots.drawn.sample[row])
         return step
 
-    monkeypatch.setattr(trainer.Run, "advance", recording)
+    monkeypatch.setattr(Run, "advance", recording)
     settings = make_settings({"training.epochs": 2, "training.max_segments": 1})
     list(fit(begun(settings, prepared, split), split.validation, START, lambda _: None))
     samples = [taken[place] for place in range(2 * len(split.train))]

@@ -14,8 +14,8 @@ from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import Split, account_statistics, feature_statistics
 from hrm_train.data.windows import spread, windows
 from hrm_train.errors import DataInvalid
-from hrm_train.learning import trainer
-from hrm_train.learning.trainer import held_out, initial_model
+from hrm_train.learning import plan
+from hrm_train.learning.plan import held_out, initial_model
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -48,7 +48,7 @@ def test_held_out_windows_are_spread_over_the_validation_part(
     make_settings: MakeSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trainer, "HELD_OUT_WINDOWS", most)
+    monkeypatch.setattr(plan, "HELD_OUT_WINDOWS", most)
     found = held_out(make_settings({"training.seed": seed}), prepared, split)
     expected = windows(prepared, spread(prepared, split.validation, most, seed), 205)
     assert len(found) == min(most, len(split.validation))

@@ -19,9 +19,9 @@ from hrm_train.data.split import Split
 from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.learning.act import Drawn, Order, Slots
 from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Average, Run, Tensors
 from hrm_train.learning.segment import LOSSES, TrainingSegment
-from hrm_train.learning.trainer import initial_model
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

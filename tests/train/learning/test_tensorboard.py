@@ -16,8 +16,8 @@ from hrm_train import train
 from hrm_train.errors import ReportRefused, TrainingDiverged
 from hrm_train.learning import tensorboard as module
 from hrm_train.learning.checkpoint import Epoch
+from hrm_train.learning.epochs import Progress
 from hrm_train.learning.tensorboard import INTERVAL, tensorboard
-from hrm_train.learning.trainer import Progress
 from hrm_train.settings import Settings
 
 LOSSES = {"policy": 1.5, "value": 0.25, "quantity": 0.5, "halting": 0.125, "total": 2.375}

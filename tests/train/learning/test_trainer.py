@@ -22,7 +22,8 @@ from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Timeframe
 from hrm_train import HierarchicalReasoningModel, load_checkpoint, train
-from hrm_train.data.prepared import Prepared, prepare_series
+from hrm_train.data.preparation import load_or_prepare, prepare_series
+from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import Split, chronological_split
 from hrm_train.errors import (
     CheckpointInvalid,
@@ -31,11 +32,11 @@ from hrm_train.errors import (
     SettingsInvalid,
     TrainingDiverged,
 )
-from hrm_train.learning import trainer
+from hrm_train.learning import epochs, trainer
 from hrm_train.learning.checkpoint import Epoch
 from hrm_train.learning.devices import Where
+from hrm_train.learning.epochs import Progress
 from hrm_train.learning.state import State
-from hrm_train.learning.trainer import Progress, load_or_prepare
 from hrm_train.settings import Settings, render
 
 MakeSettings = Callable[..., Settings]
@@ -157,7 +158,7 @@ def test_the_epoch_of_lowest_validation_loss_is_kept_and_no_other(
         if progress.epochs and (not kept or len(kept) < len(progress.epochs)):
             kept.append([int(re.sub(r"\D", "", name)) for name in found])
 
-    monkeypatch.setattr(trainer, "evaluate", scripted)
+    monkeypatch.setattr(epochs, "evaluate", scripted)
     settings = make_settings(
         {
             "training.epochs": len(losses),

@@ -14,7 +14,8 @@ from hrm_train import load_checkpoint
 from hrm_train.data.prepared import Prepared
 from hrm_train.data.split import feature_statistics, judged_samples, walk_forward
 from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid
-from hrm_train.learning.trainer import Progress, train_folds
+from hrm_train.learning.epochs import Progress
+from hrm_train.learning.trainer import train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -13,10 +13,11 @@ from training_runs import content, copied, moved, stopped
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train import load_checkpoint, train
-from hrm_train.data.prepared import prepare_series
+from hrm_train.data.preparation import prepare_series
 from hrm_train.data.split import chronological_split
 from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid
-from hrm_train.learning.trainer import Progress, train_folds
+from hrm_train.learning.epochs import Progress
+from hrm_train.learning.trainer import train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]

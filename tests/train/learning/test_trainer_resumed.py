@@ -20,8 +20,10 @@ from hrm_train import extend_vocabulary, load_checkpoint, train
 from hrm_train.data.prepared import Prepared
 from hrm_train.errors import CheckpointInvalid, TrainingStopped
 from hrm_train.learning import trainer
+from hrm_train.learning.epochs import Progress
+from hrm_train.learning.run import Run
 from hrm_train.learning.state import State
-from hrm_train.learning.trainer import Progress, standing, train_folds
+from hrm_train.learning.trainer import standing, train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -264,7 +266,7 @@ def test_a_gpu_runs_what_was_compiled_after_the_weights_were_restored(
     stopped(short, tensors, tmp_path / "out", 3)
     saved = State.load(tmp_path / "out" / "last.safetensors").position.step
     steps: list[int] = []
-    monkeypatch.setattr(trainer.Run, "compile", lambda run: steps.append(run.steps))
+    monkeypatch.setattr(Run, "compile", lambda run: steps.append(run.steps))
     monkeypatch.setattr(trainer, "is_gpu", lambda _: True)
     train(short, tensors, tmp_path / "out", resume=True)
     assert steps == [saved]

@@ -27,10 +27,11 @@ from hrm_train.data.split import Split
 from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid
 from hrm_train.judging import judgement
 from hrm_train.judging.evaluation import evaluate
-from hrm_train.learning import trainer
+from hrm_train.learning import epochs, trainer
 from hrm_train.learning.devices import HERE, open_fabric
+from hrm_train.learning.epochs import Progress
+from hrm_train.learning.plan import CALIBRATION_WINDOWS
 from hrm_train.learning.run import Tensors
-from hrm_train.learning.trainer import Progress
 from hrm_train.network import scales
 from hrm_train.network.quantisation import quantise_weight, quantised_linear
 from hrm_train.network.scales import BINS, calibrate, scale_of
@@ -454,7 +455,7 @@ def test_fine_tuning_keeps_the_scales_that_training_samples_gave_and_changes_the
     source, found = load_checkpoint(trained), load_checkpoint(tuned)
     assert (source.description.quantised, found.description.quantised) == (False, True)
     every = Tensors(prepared, short.network.input.window)
-    assert len(split.train) <= trainer.CALIBRATION_WINDOWS
+    assert len(split.train) <= CALIBRATION_WINDOWS
     expected = calibrate(source.model, *every.inputs(torch.from_numpy(split.train)))
     assert {n: s.item() for n, s in found.model.scales.items()} == pytest.approx(expected, rel=1e-6)
     before = dict(source.model.named_parameters())
@@ -491,7 +492,7 @@ def test_epochs_are_judged_and_kept_as_they_would_be_served(
     best = found.description.epochs[found.description.best_epoch - 1]
     every = Tensors(prepared, found.settings.network.input.window)
     judged = [
-        trainer.evaluate(
+        epochs.evaluate(
             open_fabric(HERE), model, every, split.validation, best.number, best.train_loss
         )
         for model in (found.model, found.model.without_quantisers())
