@@ -132,7 +132,9 @@ def held_out(settings: Settings, prepared: Prepared, split: Split) -> Windows:
     return windows(prepared, chosen, config.bars_needed)
 
 
-def quantise(model: HierarchicalReasoningModel, prepared: Prepared, split: Split) -> None:
+def switch_quantisers_on(
+    model: HierarchicalReasoningModel, prepared: Prepared, split: Split
+) -> None:
     """Switch quantisers on, calibrated on samples from all over the training part."""
     settings = model.settings
     chosen = spread(prepared, split.train, CALIBRATION_WINDOWS, settings.training.seed)

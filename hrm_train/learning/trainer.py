@@ -32,7 +32,7 @@ from hrm_train.learning.devices import (
     summed,
 )
 from hrm_train.learning.epochs import OnProgress, Progress, fit
-from hrm_train.learning.plan import Plan, fold_source, held_out, quantise, unseen_by
+from hrm_train.learning.plan import Plan, fold_source, held_out, switch_quantisers_on, unseen_by
 from hrm_train.learning.run import Run
 from hrm_train.learning.saving import Saver, saved_state, state_file
 from hrm_train.learning.state import Position, State
@@ -194,7 +194,7 @@ def _train(
         reproducible(training.deterministic),
     ):
         if plan.quantised and not start.model.quantised and state is None:  # which has own scales
-            quantise(start.model.to(fabric.device), start.prepared, plan.split)
+            switch_quantisers_on(start.model.to(fabric.device), start.prepared, plan.split)
         order = Order(train, slots, training)
         run = Run(fabric, start.model, start.prepared, order, start.untrained)
         saver = Saver(writer, plan, start.prepared, run)

@@ -13,6 +13,7 @@ from hrm_runtime.market.features import rows
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 from hrm_train.data.preparation import prepare_series
 from hrm_train.data.prepared import Prepared, trading_rules
+from hrm_train.data.samples import measurable
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -119,6 +120,12 @@ def test_a_sample_has_an_atr_at_its_bar_and_wherever_it_may_have_entered(
     flat = prepared.sample_raw_account[:, 1] == 0
     assert prepared.sample_stamp[flat].tolist() == expected
     assert not np.isinf(prepared.sample_returns).any()
+
+
+def test_a_bar_is_measurable_where_it_and_the_horizon_behind_it_have_an_atr() -> None:
+    atr = np.array([np.nan, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    assert measurable(atr, np.arange(2, 9), 2).tolist() == [3, 7, 8]
+    assert measurable(atr, np.arange(2, 7), 0).tolist() == [2, 3, 5, 6]
 
 
 def test_two_series_have_accounts_of_their_own(settings: Settings) -> None:

@@ -25,7 +25,6 @@ from hrm_train.settings import Settings
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
-HORIZON = 6
 START = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
 
 

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from exactly import assert_equal
+from synthetic import random_bars
 from training_runs import copied
 
-from hrm_train import HierarchicalReasoningModel
+from hrm_train import load_checkpoint
+from hrm_train.data.preparation import prepare_series
 from hrm_train.data.prepared import Prepared
-from hrm_train.data.split import Split, account_statistics, feature_statistics
+from hrm_train.data.split import Split, account_statistics, chronological_split, feature_statistics
 from hrm_train.data.windows import spread, windows
 from hrm_train.errors import DataInvalid
 from hrm_train.learning import plan
-from hrm_train.learning.plan import held_out, initial_model
+from hrm_train.learning.plan import Plan, held_out, initial_model
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
-MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
 
 def test_the_first_model_is_drawn_from_the_seed_and_knows_the_statistics(
@@ -62,3 +64,36 @@ def test_too_few_windows_to_prove_an_artifact_with_are_refused(
     few = replace(split, validation=split.validation[:31])
     with pytest.raises(DataInvalid, match=r"at least 32 validation samples .*, found 31"):
         held_out(settings, prepared, few)
+
+
+# where a run starts
+
+
+def test_a_run_starts_from_the_seed_and_knows_which_ids_no_training_sample_has(
+    settings: Settings, prepared: Prepared, split: Split
+) -> None:
+    nifty_15 = (prepared.sample_instrument == 1) & (prepared.sample_timeframe == 1)
+    few = replace(split, train=split.train[nifty_15[split.train]])
+    start = Plan(settings, prepared, few, few.boundary, None, None, quantise=False).start()
+    assert start.prepared is prepared
+    assert start.untrained == ({2}, {2})  # Reliance, 5
+    assert_equal(copied(start.model), copied(initial_model(settings, prepared, few)))
+
+
+def test_a_run_that_goes_on_starts_from_its_source_whose_names_count_as_trained(
+    trained: Path, settings: Settings
+) -> None:
+    source = load_checkpoint(trained)
+    data = prepare_series(settings, {(name, "5"): random_bars(300) for name in ("Adani", "Nifty")})
+    split = chronological_split(data, 0.4, 6)
+    none = replace(split, train=split.train[:0])
+    start = Plan(settings, data, none, none.boundary, None, source, quantise=False).start()
+    known = source.description.vocabulary
+    vocabulary = start.prepared.manifest.vocabulary
+    assert vocabulary == known.extended(settings, [("Adani", "5")])
+    assert set(start.prepared.sample_instrument.tolist()) == {1, 3}
+    assert start.untrained == ({3}, set())  # Adani, which is new
+    expected = copied(source.model)
+    table = expected["input_network.instrument_embedding.weight"]
+    table[3] = table[0]
+    assert_equal(copied(start.model), expected)

@@ -1,6 +1,5 @@
 """A walk forward: what each fold knows, and is judged on."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from hrm_train.errors import CheckpointInvalid, DataInvalid, SettingsInvalid
 from hrm_train.learning.epochs import Progress
 from hrm_train.learning.trainer import train_folds
 from hrm_train.settings import Settings
-
-MakeSettings = Callable[..., Settings]
 
 HORIZON = 6
 

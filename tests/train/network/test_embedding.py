@@ -21,7 +21,6 @@ from hrm_train.network.layers import truncated_normal_
 from hrm_train.settings import Embeddings, Settings
 
 MakeSettings = Callable[..., Settings]
-MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
 
 def test_a_standardised_value_is_clipped() -> None:

@@ -26,7 +26,6 @@ from hrm_train.settings import Settings
 MakeSettings = Callable[..., Settings]
 MakeModel = Callable[[Settings], HierarchicalReasoningModel]
 
-NO_DROPOUT = {"network.h_module.dropout": 0.0, "network.l_module.dropout": 0.0}
 EQUAL_WIDTHS = {
     "network.h_module": {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 24},
     "network.l_module": {"hidden_dim": 16, "num_layers": 3, "num_heads": 4, "ffn_dim": 20},
