@@ -1,8 +1,9 @@
-"""Train, killed again and again: `python killed.py SETTINGS TENSORS REFERENCE FOLDER KILLS SEED`.
+"""Train, killed again and again: `python killed.py SETTINGS TENSORS FOLDER KILLS SEED`.
 
 Children are forked from a process that has loaded everything, so that a kill hits the work and not
-the imports. After `KILLS` kills the run is resumed to its end. A run that ends before is compared
-with the reference too, and a new one is begun.
+the imports. The first of them is left alone: what it leaves is the reference, and kills come at
+moments of as long a time as it took. After `KILLS` kills the run is resumed to its end. A run that
+ends before is compared with the reference too, and a new one is begun.
 """
 
 import os
@@ -16,29 +17,48 @@ from pathlib import Path
 from hrm_train import load_settings, train
 
 
-def main(settings: str, tensors: str, reference: str, out: str, kills: str, seed: str) -> None:
-    """Print how many kills there were and at which steps the runs went on."""
+def main(settings: str, tensors: str, out: str, kills: str, seed: str) -> None:
+    """Print how many kills there were, and how many runs ended before one."""
     moments = random.Random(int(seed))  # noqa: S311, no secret
-    folder, killed, ended = Path(out), 0, 0
+    reference, folder, killed, ended = Path(out, "reference"), Path(out, "killed"), 0, 0
+    begun = time.monotonic()
+    require_success(waited(forked(settings, tensors, reference)))
+    whole = time.monotonic() - begun
     while killed < int(kills):
-        child = os.fork()
-        if child == 0:
-            train(load_settings(settings), tensors, folder, resume=True)
-            os._exit(0)
-        time.sleep(moments.uniform(0.0, 0.6))
+        child = forked(settings, tensors, folder)
+        time.sleep(moments.uniform(0.0, whole))
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        status = waited(child)
         if os.WIFSIGNALED(status):
             killed += 1
-        elif status != 0:
-            sys.exit(f"a resumed run failed with status {status}")
         else:
-            require_equal(folder, Path(reference))
+            require_success(status)
+            require_equal(folder, reference)
             shutil.rmtree(folder)
             ended += 1
-    train(load_settings(settings), tensors, folder, resume=True)
-    require_equal(folder, Path(reference))
+    require_success(waited(forked(settings, tensors, folder)))
+    require_equal(folder, reference)
     print(f"{killed} kills, {ended} runs ended before")
+
+
+def forked(settings: str, tensors: str, folder: Path) -> int:
+    """A child that goes on with the training in the folder, and ends."""
+    child = os.fork()
+    if child == 0:
+        train(load_settings(settings), tensors, folder, resume=True)
+        os._exit(0)
+    return child
+
+
+def waited(child: int) -> int:
+    """How it ended."""
+    return os.waitpid(child, 0)[1]
+
+
+def require_success(status: int) -> None:
+    """Of a run that nobody killed."""
+    if status != 0:
+        sys.exit(f"a run failed with status {status}")
 
 
 def require_equal(one: Path, other: Path) -> None:

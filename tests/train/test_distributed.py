@@ -5,33 +5,43 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
 import torch
 
-SUPPORT = Path(__file__).parents[1] / "support"
+Found = dict[int, dict[str, Any]]
 
 
-def steps(processes: int, least: int, folder: Path) -> dict[str, Any]:
-    out = folder / f"{processes}.pt"
-    subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            SUPPORT / "distributed.py",
-            str(processes),
-            out,
-            str(least),
-        ],
-        check=True,
-    )
-    found: dict[str, Any] = torch.load(out)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What one process finds: this one."""
+    out = tmp_path_factory.mktemp("one") / "found.pt"
+    distributed.main(1, out)
+    return read(out)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What two find together."""
+    out = tmp_path_factory.mktemp("two") / "found.pt"
+    command = [sys.executable, "-W", "error", distributed.__file__, "2", str(out)]
+    subprocess.run(command, check=True)
+    return read(out)
+
+
+def read(path: Path) -> Found:
+    found: Found = torch.load(path)
     return found
 
 
-@pytest.mark.parametrize("least", [3, 1], ids=["fixed segments", "halting"])
-def test_two_processes_equal_one_on_the_same_global_batches(least: int, tmp_path: Path) -> None:
-    one, two = (steps(processes, least, tmp_path) for processes in (1, 2))
-    assert len(one["losses"]) == 20
-    torch.testing.assert_close(two, one, rtol=0, atol=1e-9)
-    assert any(name.startswith("average/") for name in one["state"])
+@pytest.mark.parametrize("least", distributed.LEAST, ids=["fixed segments", "halting"])
+def test_two_processes_equal_one_on_the_same_global_batches(
+    least: int, one: Found, two: Found
+) -> None:
+    assert len(one[least]["losses"]) == distributed.STEPS
+    torch.testing.assert_close(two[least], one[least], rtol=0, atol=1e-9)
+    assert any(name.startswith("average/") for name in one[least]["state"])
+
+
+def test_what_they_compute_depends_on_the_halting(one: Found) -> None:
+    assert one[3]["losses"] != one[1]["losses"]

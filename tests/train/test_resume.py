@@ -20,7 +20,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     settings = make_settings(
         {
             "network.h_module.dropout": 0.1,
-            "training.epochs": 3,
+            "training.epochs": 2,
             "training.batch_size": 128,
             "training.ema_decay": 0.9,
             "training.max_segments": 3,
@@ -29,17 +29,20 @@ def test_twenty_kills_at_random_moments_change_no_byte(
         }
     )
     (tmp_path / "settings.yaml").write_text(render(settings))
-    tensors, reference = tmp_path / "bars.safetensors", tmp_path / "reference"
-    prepare_series(settings, {("Alpha", "5"): random_bars(700, seed=1)}).save(tensors)
-    code = (
-        "from hrm_train import load_settings, train\n"
-        f"train(load_settings({str(tmp_path / 'settings.yaml')!r}), {str(tensors)!r}, "
-        f"{str(reference)!r})\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    paths = (tmp_path / "settings.yaml", tensors, reference, tmp_path / "killed")
+    tensors, out = tmp_path / "bars.safetensors", tmp_path / "runs"
+    prepare_series(settings, {("Alpha", "5"): random_bars(500, seed=1)}).save(tensors)
     done = subprocess.run(
-        [sys.executable, "-W", "error", KILLED, *paths, "20", "1"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            KILLED,
+            tmp_path / "settings.yaml",
+            tensors,
+            out,
+            "20",
+            "1",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -47,6 +50,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("20 kills")
     # and a finished run that is resumed stays as it is
+    reference = out / "reference"
     before = (reference / "last.safetensors").read_bytes()
     train(settings, tensors, reference, resume=True)
     assert (reference / "last.safetensors").read_bytes() == before
