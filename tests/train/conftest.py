@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from batch import Batch
@@ -81,16 +82,24 @@ def batch(prepared: Prepared, settings: Settings) -> Batch:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[[Settings], HierarchicalReasoningModel]:
-    """A seeded model in eval mode, its halting head and statistics drawn too: all outputs vary."""
+    """A seeded model in eval mode, its halting head and statistics drawn too: all outputs vary.
+
+    NumPy draws the same numbers everywhere; torch's depend on its version and the processor.
+    """
 
     def make(settings: Settings) -> HierarchicalReasoningModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
-            model = HierarchicalReasoningModel(settings).eval()
-            torch.nn.init.normal_(model.q_head.logits.weight)
-            for standardise in (model.input_network.features, model.input_network.account):
-                torch.nn.init.normal_(standardise.mean, std=0.1)
-                torch.nn.init.uniform_(standardise.std, 0.5, 2.0)
+        rng = np.random.default_rng(24)
+        model = HierarchicalReasoningModel(settings).eval()
+        for name, tensor in model.state_dict().items():
+            table = "embedding" in name or tensor.ndim == 1
+            deviation = 1.0 if table or "q_head" in name else tensor.shape[-1] ** -0.5
+            drawn = deviation * rng.standard_normal(tensor.shape).clip(-2, 2)
+            if name.endswith(".std"):
+                drawn = rng.uniform(0.5, 2.0, tensor.shape)
+            elif name.endswith(".mean"):
+                drawn *= 0.1
+            if not name.endswith(".bias"):
+                tensor.copy_(torch.from_numpy(drawn))  # the model's own memory
         return model
 
     return make

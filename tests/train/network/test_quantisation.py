@@ -230,7 +230,7 @@ def test_every_step_of_every_served_segment_counts(
     for name, watched in seen.items():
         values = torch.cat([x.flatten() for x in watched]).abs()
         counts, peak = found[order.index(name)]
-        assert peak == values.max().item()
+        assert peak == pytest.approx(values.max().item(), rel=1e-6)  # added up in other batches
         assert counts.sum() == len(values)
         expected = torch.histc(values, BINS, 0, peak)
         assert (counts - expected).abs().sum() <= 4  # on the edge of a bin
