@@ -1,7 +1,7 @@
 """What the export tests share: graphs on every stage of their making, and windows to run."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from halting import train_halting
 from remembered import Remembered
 from synthetic import SMALL
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from hrm_export.graph.build import Built, stages
 from hrm_export.proof.inputs import Inputs, window_inputs
@@ -19,6 +20,15 @@ from hrm_train.learning.checkpoint import Checkpoint
 from hrm_train.settings import parse_settings
 
 Graphs = Callable[[Precision], dict[str, Built]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry() -> Iterator[None]:
+    """Torch looks its operators up anew for each graph, a third of the time that one takes."""
+    of_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", of_torchlib)
+        yield
 
 
 @pytest.fixture(scope="session")
