@@ -143,7 +143,9 @@ def test_a_place_that_cannot_be_looked_at_is_a_kill(
 
 def test_a_place_that_no_file_can_have_is_a_kill(tmp_path: Path) -> None:
     why = KillSwitch(tmp_path / "ki\0ll").pulled()
-    assert why == "the kill file cannot be looked for: embedded null byte"
+    assert why is not None  # Python words the rest, not each version alike
+    assert why.startswith("the kill file cannot be looked for: ")
+    assert "embedded null" in why
 
 
 def test_a_pull_while_another_looks_for_the_file_is_not_forgotten(
