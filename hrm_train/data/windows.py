@@ -107,6 +107,7 @@ def round_robin(kinds: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.int6
     if not len(kinds[0]):
         return np.zeros(0, dtype=np.int64)
     _, kind = np.unique(np.stack(kinds), axis=1, return_inverse=True)
+    kind = kind.ravel()  # numpy 2.0.0 keeps both axes
     order = np.argsort(kind, kind="stable")
     starts = np.concatenate(([0], np.cumsum(np.bincount(kind))[:-1]))
     rank = np.empty(len(kind), dtype=np.int64)  # how many of its kind come before
