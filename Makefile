@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 RUNTIME := .venv-runtime
 DIST := .venv-dist
+MATRIX := .venv-matrix
 PIP := bin/python -m pip --disable-pip-version-check --quiet
 
 # processes that tests run in, each with one thread
 WORKERS ?= 2
 
-.PHONY: demo test check fmt bench dist clean
+.PHONY: demo test check fmt bench dist matrix clean
 
 demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
 	rm -rf hrm-demo
@@ -39,8 +40,11 @@ dist: $(DIST)/ready  ## sdist, and from it the wheel: looked into, installed, an
 	$(DIST)/bin/twine check --strict dist/*
 	$(DIST)/bin/python tests/support/distribution.py
 
+matrix: $(MATRIX)/ready  ## every Python here, and the lowest versions; far longer than `make test`
+	$(MATRIX)/bin/nox -- --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 clean:
-	rm -rf $(VENV) $(RUNTIME) $(DIST) hrm-demo build dist *.egg-info
+	rm -rf $(VENV) $(RUNTIME) $(DIST) $(MATRIX) hrm-demo build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -55,4 +59,9 @@ $(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and wha
 $(DIST)/ready: constraints.txt
 	$(PYTHON) -m venv --clear $(DIST)
 	$(DIST)/$(PIP) install --constraint constraints.txt build twine
+	touch $@
+
+$(MATRIX)/ready: constraints.txt  # what makes an environment for each Python
+	$(PYTHON) -m venv --clear $(MATRIX)
+	$(MATRIX)/$(PIP) install --constraint constraints.txt nox
 	touch $@
