@@ -94,7 +94,7 @@ def export(
 
     The graphs are held against torch on the checkpoint's held-out windows, the folder is loaded
     once as production would, and only then takes its name. With SOURCE_DATE_EPOCH set, the same
-    inputs and folder name give the same bytes.
+    inputs and folder name give the same bytes. Where anything is raised, nothing is written.
 
     Args:
         checkpoint: folder that training wrote.
@@ -113,7 +113,6 @@ def export(
         ExportRefused: `out` exists or cannot be written, the precision is none, a number is out of
             bounds, or there are no quantisers.
         PassFailed, LimitExceeded, ParityFailed: the graph is not what it should be.
-        In every case nothing is written.
     """
     _require_sensible(precision, max_megabytes)
     destination = Path(out)

@@ -191,15 +191,15 @@ def backtests(
 ) -> Backtests:
     """`backtest` of every series in which there is something to decide on; others are named.
 
+    What is not listed here is taken, and raised, as by `backtest`.
+
     Args:
         series: by (instrument, timeframe).
         on_progress: called with the decisions made so far, and those to be made.
-        Others: as `backtest`.
 
     Raises:
         NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars` of the only series.
         NothingToDecide: of several, none is left; it names each with its reason.
-        Others: as `backtest`.
     """
     steps: dict[tuple[str, str], int] = {}
     skipped = []

@@ -65,9 +65,10 @@ def read_series(
 ) -> dict[tuple[str, str], Bars]:
     """Every series in `paths` by (instrument, timeframe), sorted.
 
+    Paths and names are taken as by `series_files`.
+
     Args:
         readers: as `read_bars`.
-        Others: as `series_files`.
 
     Raises:
         BadBars: as `series_files` and the reader.

@@ -112,16 +112,14 @@ def train_folds(
     """Train a checkpoint `out`/fold-k for each fold of a walk forward, from the same seed.
 
     Fold k knows the first k of `folds` + 1 parts of the time span, and is to be judged on the next
-    (`hrm_train.judging.evaluation`).
+    (`hrm_train.judging.evaluation`). What is not listed here is taken, and raised, as by `train`.
 
     Args:
         init_from: the folder of a walk over the same parts; fold k goes on from its fold-k.
-        Others: as `train`.
 
     Raises:
         DataInvalid: a fold has nothing to train on, to validate on or to be judged on.
         CheckpointInvalid: a fold of `init_from` was trained, or is judged, on other parts.
-        Others: as `train`.
     """
     _require_source(quantise, init_from)
     settings = settings.with_threads()
