@@ -3,12 +3,13 @@ VENV := .venv
 RUNTIME := .venv-runtime
 DIST := .venv-dist
 MATRIX := .venv-matrix
+DOCS := .venv-docs
 PIP := bin/python -m pip --disable-pip-version-check --quiet
 
 # processes that tests run in, each with one thread
 WORKERS ?= 2
 
-.PHONY: demo test check fmt bench dist matrix clean
+.PHONY: demo test check fmt bench dist docs matrix clean
 
 demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
 	rm -rf hrm-demo
@@ -43,8 +44,11 @@ dist: $(DIST)/ready  ## sdist, and from it the wheel: looked into, installed, an
 matrix: $(MATRIX)/ready  ## every Python here, and the lowest versions; far longer than `make test`
 	$(MATRIX)/bin/nox -- --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+docs: $(DOCS)/ready  ## the documents and the API as a site, in site/: no dead link, nothing from elsewhere
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(RUNTIME) $(DIST) $(MATRIX) hrm-demo build dist *.egg-info
+	rm -rf $(VENV) $(RUNTIME) $(DIST) $(DOCS) $(MATRIX) hrm-demo build dist site *.egg-info
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,4 +68,9 @@ $(DIST)/ready: constraints.txt
 $(MATRIX)/ready: constraints.txt  # what makes an environment for each Python
 	$(PYTHON) -m venv --clear $(MATRIX)
 	$(MATRIX)/$(PIP) install --constraint constraints.txt nox
+	touch $@
+
+$(DOCS)/ready: constraints.txt  # reads the packages' source, and needs nothing of what they need
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/$(PIP) install --constraint constraints.txt mkdocs-material 'mkdocstrings[python]' ruff
 	touch $@
