@@ -102,14 +102,24 @@ def test_a_workflow_may_do_little_and_not_for_long(path: Path) -> None:
             assert re.search(r"@(v\d+|release/v\d+|[0-9a-f]{40})$", step.get("uses", "a@v1"))
 
 
-def test_only_the_job_that_runs_nothing_of_ours_may_sign_and_publish() -> None:
+def test_only_jobs_that_run_nothing_of_ours_may_sign_and_publish() -> None:
     writing = {
-        (path.stem, name)
+        (path.stem, name): job
         for path in WORKFLOWS
         for name, job in jobs(path).items()
         if "write" in job.get("permissions", {}).values()
     }
-    assert writing == {("release", "publish")}
-    publish = jobs(ROOT / ".github/workflows/release.yml")["publish"]
-    assert not any("run" in step for step in publish["steps"])
-    assert set(publish["needs"]) == {"check", "build"}
+    assert {key: {*job["permissions"]} for key, job in writing.items()} == {
+        ("docs", "publish"): {"pages", "id-token"},
+        ("release", "publish"): {"attestations", "id-token"},
+    }
+    for job in writing.values():
+        assert not any("run" in step for step in job["steps"])
+        assert not any("checkout" in step["uses"] for step in job["steps"])
+    assert set(writing["release", "publish"]["needs"]) == {"check", "build"}
+
+
+def test_a_site_is_published_from_main_alone_and_where_the_host_was_told_to() -> None:
+    publish = jobs(ROOT / ".github/workflows/docs.yml")["publish"]
+    assert publish["needs"] == "docs"
+    assert publish["if"] == "github.event_name == 'push' && vars.PUBLISH_DOCS == 'true'"
