@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from once import once
 from synthetic import SMALL, random_bars
 
 from hrm_runtime.market.csv_files import write_csv
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def bars_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three series of random bars as CSV files."""
-    folder = tmp_path_factory.mktemp("bars")
-    write_csv(random_bars(700, seed=1), folder / "Alpha_5.csv")
-    write_csv(random_bars(700, seed=2), folder / "Beta_5.csv")
-    write_csv(random_bars(700, seed=3, seconds=900), folder / "Beta_15.csv")
-    return folder
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_csv(random_bars(700, seed=1), folder / "Alpha_5.csv")
+        write_csv(random_bars(700, seed=2), folder / "Beta_5.csv")
+        write_csv(random_bars(700, seed=3, seconds=900), folder / "Beta_15.csv")
+
+    return once(tmp_path_factory, "bars", write)
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +41,10 @@ def checkpoint_folder(bars_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
     from hrm_train.settings import parse_settings
 
-    folder = tmp_path_factory.mktemp("trained") / "checkpoint"
-    train_halting(parse_settings(SMALL), [bars_folder], folder)
-    return folder
+    def write(folder: Path) -> None:
+        train_halting(parse_settings(SMALL), [bars_folder], folder)
+
+    return once(tmp_path_factory, "checkpoint", write)
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +62,11 @@ def quantised_folder(
     from hrm_train import train
     from hrm_train.settings import parse_settings
 
-    folder = tmp_path_factory.mktemp("quantised") / "checkpoint"
-    train(parse_settings(SMALL), [bars_folder], folder, quantise=True, init_from=checkpoint_folder)
-    return folder
+    def write(folder: Path) -> None:
+        settings = parse_settings(SMALL)
+        train(settings, [bars_folder], folder, quantise=True, init_from=checkpoint_folder)
+
+    return once(tmp_path_factory, "quantised", write)
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +90,9 @@ def artifact_folder(
     """The artifact of `checkpoint_folder`."""
     from hrm_export import export
 
-    folder = tmp_path_factory.mktemp("exported") / "artifact"
-    with pytest.MonkeyPatch.context() as patch:
-        remembered.install(patch)
-        export(checkpoint_folder, folder)
-    return folder
+    def write(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            remembered.install(patch)
+            export(checkpoint_folder, folder)
+
+    return once(tmp_path_factory, "artifact", write)
