@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hrm_cli.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
+from hrm_cli.show.draw import DARK, GREY, LIGHT, RED, SAND, WARM, require_picture
 from hrm_train.learning.checkpoint import Description, folds_in, read_description
 
 PANELS = {

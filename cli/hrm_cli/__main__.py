@@ -5,7 +5,11 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from importlib import import_module
+from typing import Final, NoReturn
+
+NEEDED: Final = ("typer", "rich")
+"""By all verbs; what else a verb needs it says itself."""
 
 CANNOT_BE_WRITTEN = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -46,10 +50,12 @@ def _run() -> None:
     # and scikit-learn read this when they are imported
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
+        for package in NEEDED:
+            import_module(package)
         from hrm_cli.app import app
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in {"typer", "rich"}:
+        if package not in NEEDED:
             raise
         sys.exit(f"hrm: the command line needs {package}: pip install '.[cli]'")
     app()

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from bokeh_sampledata import stocks
 
-from hrm_cli import show
 from hrm_cli.interrupts import command
+from hrm_cli.show import console, ladder, progress
+from hrm_cli.show.bars import series
+from hrm_cli.show.decision import decisions
+from hrm_cli.show.training import epochs, training
 from hrm_export.errors import ExportRefused
 from hrm_runtime import Action, Bars, Decision, InferenceFailed, Reason
 from hrm_runtime.artifact.folder import load_contract
@@ -60,7 +63,7 @@ def run(folder: Path, released: Path | None = None) -> bool:
         raise ExportRefused(f"{folder}: expected a new folder; remove it or give --out")
     data, checkpoint, artifact = folder / "bars", folder / "checkpoint", folder / "artifact"
 
-    show.heading("1  Real bars, from an installed package")
+    console.heading("1  Real bars, from an installed package")
     data.mkdir(parents=True)
     for name, bars in demo_bars().items():
         write_csv(bars, data / series_file(*name))
@@ -68,23 +71,25 @@ def run(folder: Path, released: Path | None = None) -> bool:
         {**PRESETS["tiny"], "timeframes": {"W": {"seconds": WEEK}}}, source="demo"
     )
     (folder / "settings.yaml").write_text(render(settings), encoding="utf-8")
-    show.note(f"wrote {len(list(data.iterdir()))} series to {data}")
+    console.note(f"wrote {len(list(data.iterdir()))} series to {data}")
 
     if released is not None:
-        show.heading(f"2  Decide with {released}, which was trained elsewhere")
-        show.decisions(decided(released, data, most=1))
+        console.heading(f"2  Decide with {released}, which was trained elsewhere")
+        decisions(decided(released, data, most=1))
     passed = _train_and_export(settings, data, checkpoint, artifact)
 
-    show.heading("6  Decide, in processes that cannot import torch")
-    show.decisions(decided(artifact, data))
-    show.note(
+    console.heading("6  Decide, in processes that cannot import torch")
+    decisions(decided(artifact, data))
+    console.note(
         "Lots and probabilities vary from machine to machine, since processors round otherwise "
         "while a network is trained; from run to run on one machine they do not."
     )
-    show.note(f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made")
-    show.heading("Next")
+    console.note(
+        f"all of it in {time.perf_counter() - start:.0f} s; {folder} holds everything made"
+    )
+    console.heading("Next")
     for line in next_commands(folder):
-        show.note(f"  {line}")
+        console.note(f"  {line}")
     return passed
 
 
@@ -93,21 +98,21 @@ def _train_and_export(settings: Settings, data: Path, checkpoint: Path, artifact
     from hrm_export import check_parity, export
     from hrm_train import train
 
-    show.heading("3  Train the tiny preset")
-    with show.training() as on_progress:
+    console.heading("3  Train the tiny preset")
+    with training() as on_progress:
         trained = train(settings, [data], checkpoint, on_progress)
-    show.series(trained.description.series)
-    show.epochs(trained.description.epochs, trained.description.best_epoch)
+    series(trained.description.series)
+    epochs(trained.description.epochs, trained.description.best_epoch)
 
-    show.heading("4  Export one artifact")
-    with show.working("converting, composing, comparing with torch"):
+    console.heading("4  Export one artifact")
+    with progress.working("converting, composing, comparing with torch"):
         exported = export(checkpoint, artifact)
-    show.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB\nid {exported.model_id}")
+    console.note(f"wrote {artifact}, {folder_size(artifact) / 1e6:.1f} MB\nid {exported.model_id}")
 
-    show.heading("5  Parity with torch")
-    with show.working("comparing with torch"):
+    console.heading("5  Parity with torch")
+    with progress.working("comparing with torch"):
         report = check_parity(artifact, checkpoint, [data], PARITY_WINDOWS)
-    show.parity(report.stages)
+    ladder.parity(report.stages)
     return report.passed
 
 

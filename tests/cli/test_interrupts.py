@@ -1,21 +1,24 @@
 """Ctrl-C and SIGTERM: what stands is whole and told, and training goes on as if none had come."""
 
 import os
+import pkgutil
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from command import hrm
 from synthetic import SMALL
-from typer.testing import CliRunner
 
-from hrm_cli import app as verbs
-from hrm_cli.app import app
-from hrm_cli.interrupts import Interrupted, Interrupts, command_with, quoted
+from hrm_cli.__main__ import main
+from hrm_cli.interrupts import SIGNALS, Interrupted, Interrupts, command_with, quoted
+from hrm_cli.verbs.train import resumable
 from hrm_train.errors import TrainingStopped
 from hrm_train.settings import parse_settings, render
 
@@ -29,12 +32,12 @@ TRAINING = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "save_minutes": 1e
 
 
 @pytest.fixture(scope="module")
-def place(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder, with a space in its name, of settings and the tensors made with them."""
     folder = tmp_path_factory.mktemp("a place")
     settings = parse_settings({**SMALL, "training": {**SMALL["training"], **TRAINING}})
     (folder / "settings.yaml").write_text(render(settings))
-    done = run(*ask(folder, "prepare", "--out", folder / "bars.safetensors", data=bars_folder))
+    done = hrm(*ask(folder, "prepare", "--out", folder / "bars.safetensors", data=few_bars))
     assert done.exit_code == 0, done.output
     return folder
 
@@ -42,10 +45,6 @@ def place(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(place: Path, verb: str, *options: object, data: Path | None = None) -> list[str]:
     tensors = data or place / "bars.safetensors"
     return list(map(str, (verb, place / "settings.yaml", "--data", tensors, *options)))
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -67,7 +66,7 @@ def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     def train(*options: str) -> dict[str, bytes]:
         if options not in kept:
             out = tmp_path_factory.mktemp("whole") / "out"
-            done = run(*ask(place, "train", "--out", out, *options))
+            done = hrm(*ask(place, "train", "--out", out, *options))
             assert done.exit_code == 0, done.output
             kept[options] = content(out)
         return kept[options]
@@ -75,10 +74,14 @@ def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train
 
 
-def signalled(
-    arguments: list[str], name: str, number: int, *signals: int, rank: int = 0
-) -> tuple[int, str, list[str]]:
-    """Exit code, standard output and error of `hrm` that gets signals when it is held."""
+Ended = tuple[int, str, list[str]]
+"""The exit code of `hrm`, its standard output, and the lines of its standard error."""
+
+
+def process_signalled(
+    arguments: list[str], name: str, number: int, one: int, rank: int = 0
+) -> Ended:
+    """How a process of its own ends that gets a signal when it is held."""
     process = subprocess.Popen(
         [sys.executable, INTERRUPTED, *arguments],
         env={**os.environ, "HELD": f"{rank} {name} {number}"},
@@ -95,34 +98,65 @@ def signalled(
             break
         said += line
     assert pid, said
-    for count, one in enumerate(signals):
-        if count:  # one that comes before the last was taken in would be taken for it
-            while "stopping" not in line:
-                line = process.stderr.readline()
-        os.kill(pid, one)
+    os.kill(pid, one)
     out, err = process.communicate("\n")
     return process.returncode, out, (said + err).splitlines()
 
 
-@pytest.mark.parametrize(
-    ("one", "code", "name", "number", "where"),
-    [
-        (signal.SIGINT, 130, IN_A_STEP, 3, "step 3, in epoch 1 of 2"),
-        (signal.SIGTERM, 143, IN_VALIDATION, 1, "the end of epoch 1 of 2"),
-    ],
-)
+Signalled = Callable[..., Ended]
+
+
+@pytest.fixture
+def signalled(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Signalled]:
+    """How `hrm` ends in this process, where the call of some number of a function gets signals."""
+
+    def unexpected(number: int, _: object) -> None:
+        raise AssertionError(f"signal {number}: expected hrm to take it")
+
+    def run(arguments: list[str], name: str, number: int, *signals: int) -> Ended:
+        place, _, attribute = name.rpartition(".")
+        owner = pkgutil.resolve_name(place)
+        function, calls = getattr(owner, attribute), count(1)
+
+        def call(*given: Any, **named: Any) -> Any:
+            if next(calls) == number:
+                for one in signals:
+                    signal.raise_signal(one)
+            return function(*given, **named)
+
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, attribute, call)
+            patch.setattr(sys, "argv", ["hrm", *arguments])
+            patch.setattr(sys, "orig_argv", [sys.executable, str(INTERRUPTED), *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err.splitlines()
+
+    before = {one: signal.signal(one, unexpected) for one in SIGNALS}
+    yield run
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+NOTICE = "hrm: stopping after this step; Ctrl-C again ends at once"
+
+
 def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it(
-    one: int, code: int, name: str, number: int, where: str, place: Path, trained: Trained,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    place: Path, trained: Trained, tmp_path: Path
+) -> None:
     out = tmp_path / "it's here"
     arguments = ask(place, "train", "--out", out, "--device", "cpu", "--json")
-    returned, printed, said = signalled(arguments, name, number, one)
-    assert (returned, printed) == (code, "")
-    assert "hrm: stopping after this step; Ctrl-C again ends at once" in said
+    returned, printed, said = process_signalled(arguments, IN_A_STEP, 3, signal.SIGINT)
+    assert (returned, printed) == (130, "")
+    assert NOTICE in said
     told, line = said[-2:]
     assert told.startswith(f"hrm: interrupted; {out} holds training up to ")
-    assert told.endswith(f"{where}; go on with")
+    assert told.endswith("step 3, in epoch 1 of 2; go on with")
     words = shlex.split(line)
     assert words == [sys.executable, str(INTERRUPTED), *arguments, "--resume"]
     assert content(out) != trained()
@@ -134,33 +168,56 @@ def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it
         check=True,
     )
     assert resumed.stderr.startswith(f"{out}: going on after ")
-    assert resumed.stderr.splitlines()[0].endswith(where)
+    assert resumed.stderr.splitlines()[0].endswith("step 3, in epoch 1 of 2")
+    assert content(out) == trained()
+
+
+def test_training_that_gets_sigterm_is_saved_and_goes_on(
+    place: Path, trained: Trained, tmp_path: Path, signalled: Signalled
+) -> None:
+    out = tmp_path / "out"
+    arguments = ask(place, "train", "--out", out, "--device", "cpu", "--json")
+    returned, printed, said = signalled(arguments, IN_VALIDATION, 1, signal.SIGTERM)
+    assert (returned, printed) == (143, "")
+    assert NOTICE in said
+    told, line = said[-2:]
+    assert told.startswith(f"hrm: interrupted; {out} holds training up to ")
+    assert told.endswith("the end of epoch 1 of 2; go on with")
+    assert shlex.split(line) == [sys.executable, str(INTERRUPTED), *arguments, "--resume"]
+    assert content(out) != trained()
+    resumed = hrm(*arguments, "--resume")
+    assert resumed.exit_code == 0
+    assert resumed.stderr.startswith(f"{out}: going on after ")
+    assert resumed.stderr.splitlines()[0].endswith("the end of epoch 1 of 2")
     assert content(out) == trained()
 
 
 def test_a_second_ctrl_c_ends_at_once_and_tells_what_stands(
-    place: Path, trained: Trained, tmp_path: Path
+    place: Path, trained: Trained, tmp_path: Path, signalled: Signalled
 ) -> None:
     out = tmp_path / "out"
     arguments = ask(place, "train", "--out", out)
     returned, _, said = signalled(arguments, IN_A_STEP, 3, signal.SIGINT, signal.SIGINT)
     assert returned == 130
     assert said[-2] == f"hrm: interrupted; {out} holds what was saved before; go on with"
-    again = run(*arguments, "--resume")
+    again = hrm(*arguments, "--resume")
     assert f"{out}: going on after no step yet" in again.stderr
     assert content(out) == trained()
 
 
-def test_a_second_sigterm_waits_as_the_first(place: Path, trained: Trained, tmp_path: Path) -> None:
+def test_a_second_sigterm_waits_as_the_first(
+    place: Path, tmp_path: Path, signalled: Signalled
+) -> None:
     out = tmp_path / "out"
     arguments = ask(place, "train", "--out", out)
     returned, _, said = signalled(arguments, IN_A_STEP, 2, signal.SIGTERM, signal.SIGTERM)
     assert returned == 143
+    assert said.count(NOTICE) == 1
     assert said[-2].endswith("holds training up to step 2, in epoch 1 of 2; go on with")
 
 
 def test_a_walk_forward_goes_on_in_the_fold_that_was_interrupted(
-    place: Path, trained: Trained, tmp_path: Path
+    place: Path, trained: Trained, tmp_path: Path, signalled: Signalled
 ) -> None:
     whole = trained("--folds", "2")
     out = tmp_path / "out"
@@ -168,7 +225,7 @@ def test_a_walk_forward_goes_on_in_the_fold_that_was_interrupted(
     returned, _, said = signalled(arguments, IN_VALIDATION, 3, signal.SIGINT)
     assert returned == 130
     assert said[-2].startswith(f"hrm: interrupted; {out / 'fold-2'} holds training up to step ")
-    again = run(*shlex.split(said[-1])[2:])
+    again = hrm(*shlex.split(said[-1])[2:])
     assert again.exit_code == 0
     one, two, *_ = again.stderr.splitlines()
     assert one.startswith(f"{out / 'fold-1'}: going on after step ")
@@ -185,7 +242,8 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = [sys.executable, str(INTERRUPTED), *arguments]
     subprocess.run([*command, whole], capture_output=True, check=True)
-    returned, _, said = signalled([*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1)
+    ended = process_signalled([*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1)
+    returned, _, said = ended
     assert returned == 130
     told = [line for line in said if line.startswith("hrm: ")]
     assert told == [
@@ -196,6 +254,7 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
     assert content(out) == content(whole)
 
 
+@pytest.mark.usefixtures("quick_export")
 @pytest.mark.parametrize(
     ("arguments", "name", "stands"),
     [
@@ -215,12 +274,12 @@ def test_of_several_processes_all_stop_where_one_is_interrupted(
     ids=["prepare", "train", "folds", "export", "evaluate", "demo"],
 )  # fmt: skip
 def test_a_verb_that_is_interrupted_says_so_in_a_line_and_leaves_nothing(
-    arguments: tuple[str, ...], name: str, stands: str, place: Path, bars_folder: Path,
-    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], name: str, stands: str, place: Path, few_bars: Path,
+    checkpoint_folder: Path, tmp_path: Path, signalled: Signalled, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     there = {
-        "settings": place / "settings.yaml", "bars": bars_folder, "checkpoint": checkpoint_folder,
+        "settings": place / "settings.yaml", "bars": few_bars, "checkpoint": checkpoint_folder,
     }  # fmt: skip
     given = [argument.format(**there) for argument in arguments]
     one = signal.SIGTERM if given[0] == "export" else signal.SIGINT
@@ -238,7 +297,7 @@ def test_a_demo_that_is_interrupted_removes_nothing_that_was_there_before(
 
     monkeypatch.setattr("hrm_cli.demo.run", interrupted)
     (tmp_path / "mine").touch()
-    assert run("demo", "--out", tmp_path).exit_code == 130
+    assert hrm("demo", "--out", tmp_path).exit_code == 130
     assert (tmp_path / "mine").exists()
 
 
@@ -247,7 +306,7 @@ def test_a_process_that_is_not_the_first_stops_without_a_word(
 ) -> None:
     """With a failure the launcher would kill the first, which still has to speak."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(verbs.typer.Exit) as ended, verbs._resumable(Path("out"), None):
+    with pytest.raises(typer.Exit) as ended, resumable(Path("out"), None):
         raise TrainingStopped("out holds")
     assert ended.value.exit_code == 0
     assert capsys.readouterr() == ("", "")
@@ -258,7 +317,7 @@ def test_a_resume_of_nothing_says_so(there: bool, place: Path, tmp_path: Path) -
     out = tmp_path / "out"
     if there:
         out.mkdir()
-    done = run(*ask(place, "train", "--out", out, "--resume", "--json"))
+    done = hrm(*ask(place, "train", "--out", out, "--resume", "--json"))
     found = "nothing to resume in it" if there else "no such folder to resume"
     assert done.stderr.splitlines()[0] == f"{out}: {found}; training from the beginning"
     assert done.stdout.count("\n") == 1

@@ -35,8 +35,7 @@ def test_it_names_the_extra_it_needs(package: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_broken_installation_is_not_explained_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "hrm_cli.app", raising=False)
-    monkeypatch.setitem(sys.modules, "hrm_cli.show", None)
-    monkeypatch.delattr("hrm_cli.show", raising=False)
+    monkeypatch.setitem(sys.modules, "hrm_cli.verbs.init", None)
     with pytest.raises(ModuleNotFoundError):
         main()
 

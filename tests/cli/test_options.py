@@ -1,20 +1,25 @@
 """The options of all verbs: one name for one thing, its earlier names, and a word of help."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from synthetic import random_bars
 from typer.testing import CliRunner
 
+import hrm_cli.verbs
 import hrm_runtime
+from hrm_cli.app import VERBS as NAMES
 from hrm_cli.app import app
+from hrm_cli.options import Device
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.market.csv_files import write_csv
+from hrm_train.learning import devices
 
 ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
 COMMAND: Any = typer.main.get_command(app)
@@ -57,11 +62,21 @@ def hrm(*arguments: object, **environment: str) -> Any:
     return CliRunner().invoke(app, words, prog_name="hrm", env=environment)
 
 
+def test_every_verb_is_a_module_that_is_listed_once() -> None:
+    modules = [module.name for module in pkgutil.iter_modules(hrm_cli.verbs.__path__)]
+    assert sorted(NAMES) == sorted(modules) == sorted(VERBS)
+    assert list(NAMES) == list(VERBS)
+
+
 def is_argument(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "argument")
 
 
 # names
+
+
+def test_the_devices_are_those_of_the_library() -> None:
+    assert tuple(name.value for name in Device) == get_args(devices.Device)
 
 
 def test_one_thing_has_one_name_in_all_verbs() -> None:

@@ -1,31 +1,20 @@
-"""`hrm evaluate`: the library's numbers as JSON and as tables, with what they do not say."""
+"""A judgement is shown as tables, with what they do not say."""
 
-import json
 import re
-import shutil
-import sys
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from hrm_cli import judgement, show
-from hrm_cli.app import app
+from hrm_cli.show import console, judgement
+from hrm_cli.show.progress import advancing
 from hrm_train.judging.calibration import Calibration
-from hrm_train.judging.evaluation import Evaluation, evaluate
+from hrm_train.judging.evaluation import Evaluation
 from hrm_train.judging.judgement import FoldJudgement, Judgement
 from hrm_train.judging.metrics import Estimate, Metrics
 
-DONE, BAD_INPUT = 0, 2
-
 NO_INTERVAL = Estimate(0.5, None, None)
-
-
-def hrm(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def predictor(**changes: Any) -> Metrics:
@@ -88,7 +77,7 @@ def shown(capsys: pytest.CaptureFixture[str], *folds: FoldJudgement) -> str:
 
 @pytest.fixture(autouse=True)
 def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "out", Console(width=80))
+    monkeypatch.setattr(console, "out", Console(width=80))
 
 
 def rows(text: str, first: str) -> list[list[str]]:
@@ -112,7 +101,7 @@ def test_a_row_has_every_number_and_its_interval(capsys: pytest.CaptureFixture[s
 def test_a_narrow_terminal_shows_every_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(show, "out", Console(width=60))
+    monkeypatch.setattr(console, "out", Console(width=60))
     text = shown(capsys, fold())
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 60
@@ -192,55 +181,9 @@ def test_progress_goes_to_stderr(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    console = show.Console(stderr=True, force_terminal=terminal)
-    monkeypatch.setattr(show, "err", console)
-    with show.advancing("judging") as on_progress:
+    monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=terminal))
+    with advancing("judging") as on_progress:
         on_progress(3, 4)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert said in captured.err
-
-
-# the verb
-
-
-def test_evaluate_prints_the_librarys_judgement_as_json(
-    checkpoint_folder: Path, bars_folder: Path
-) -> None:
-    result = hrm("evaluate", checkpoint_folder, "--data", bars_folder, "--json")
-    assert result.exit_code == DONE, result.output
-    expected = asdict(evaluate(checkpoint_folder, [bars_folder]))
-    assert json.loads(result.stdout) == json.loads(json.dumps(expected, allow_nan=False))
-    assert "judging" in result.stderr
-
-
-def test_evaluate_shows_the_network_above_its_baselines(
-    checkpoint_folder: Path, bars_folder: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(checkpoint_folder, tmp_path / "fold-1")
-    result = hrm("evaluate", tmp_path, "--data", bars_folder)
-    assert result.exit_code == DONE, result.output
-    names = [line.split("│")[1].strip() for line in result.stdout.splitlines() if line[0] == "│"]
-    assert [name for name in names if name] == ["network", "majority", "logistic", "trees"]
-    assert "Fold 1" in result.stdout
-    assert "The epoch was chosen on the training data" in result.stdout
-
-
-def test_evaluate_of_what_is_no_checkpoint_exits_with_2(tmp_path: Path, bars_folder: Path) -> None:
-    result = hrm("evaluate", tmp_path, "--data", bars_folder, "--json")
-    assert result.exit_code == BAD_INPUT
-    assert result.stdout == ""
-    assert "expected a checkpoint folder" in result.stderr
-
-
-def test_a_missing_scikit_learn_is_named_with_the_line_that_installs_it(
-    checkpoint_folder: Path, bars_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("sklearn", "sklearn.base"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("baselines", "judgement", "evaluation"):
-        monkeypatch.delitem(sys.modules, f"hrm_train.{name}")
-    monkeypatch.delitem(sys.modules, "hrm_cli.judgement")
-    result = hrm("evaluate", checkpoint_folder, "--data", bars_folder)
-    assert result.exit_code == BAD_INPUT
-    assert "evaluate needs sklearn: pip install '.[train]'" in result.stderr

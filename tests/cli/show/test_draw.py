@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from synthetic import random_bars
 from typer.testing import CliRunner
 
-from hrm_cli import draw, report
 from hrm_cli.app import app
+from hrm_cli.show import draw, report
 from hrm_runtime import Account, Action, BadInput, Reason
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.artifact.decision import Decision, hold
@@ -24,7 +24,7 @@ from hrm_runtime.market.actions import Side
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.measure.trace import Segment, Trace
 
-ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
+ARTIFACT = Path(__file__).parents[2] / "data" / f"artifact-{FORMAT_VERSION}"
 NOON = 1_704_110_400  # 2024-01-01 12:00 UTC
 HOUR = 3600
 

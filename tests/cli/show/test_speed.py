@@ -1,5 +1,6 @@
 """`hrm bench`: one JSON object, a table, a picture; and what it refuses before it starts."""
 
+import io
 import json
 import os
 import re
@@ -17,18 +18,20 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from processes import is_running, wait_for_the_end
+from rich.console import Console
 from typer.testing import CliRunner
 
 import hrm_export.peers.bench
-from hrm_cli import draw, show, speed
 from hrm_cli.app import app
+from hrm_cli.show import console, draw, speed
+from hrm_cli.show.progress import stages
 from hrm_runtime import ArtifactDamaged, BadInput
 from hrm_runtime.artifact.contract import FORMAT_VERSION, MODEL
 from hrm_runtime.machine import Machine
 from hrm_runtime.measure import bench as measuring
 from hrm_runtime.measure.bench import BATCHES, Bench, Latency, Result, Skipped
 
-ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
+ARTIFACT = Path(__file__).parents[2] / "data" / f"artifact-{FORMAT_VERSION}"
 DONE, GATE_FAILED, BAD_INPUT = 0, 1, 2
 
 KEYS = [
@@ -264,7 +267,7 @@ def test_an_artifact_whose_worker_fails_is_named_and_exits_with_1(
 def test_a_narrow_terminal_shows_every_name_and_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(show, "out", show.Console(width=60))
+    monkeypatch.setattr(console, "out", Console(width=60))
     slow = result("products int8", 1234.5, rss_mb=1234.5, load_s=123.4, size_mb=111.2)
     speed.speeds(replace(FOUND, results=(slow,)))
     shown = capsys.readouterr().out
@@ -322,14 +325,10 @@ def test_numbers_have_three_digits(number: float | None, text: str) -> None:
 
 
 def test_a_terminal_has_one_bar_that_is_drawn_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    from rich.console import Console
-
     written = io.StringIO()
     terminal = Console(file=written, force_terminal=True, width=100, color_system=None)
-    monkeypatch.setattr(show, "err", terminal)
-    with show.stages() as on_progress:
+    monkeypatch.setattr(console, "err", terminal)
+    with stages() as on_progress:
         before = written.getvalue()
         on_progress("opening hrm int8", 1, 3)
         on_progress("measuring at batch 4", 2, 4)

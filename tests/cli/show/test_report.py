@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from synthetic import random_bars
 from typer.testing import CliRunner
 
-from hrm_cli import report, show
 from hrm_cli.app import app
+from hrm_cli.show import console, report
+from hrm_cli.show.decision import decision_fields
 from hrm_runtime import Account, Action, Model, Reason, load
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.artifact.decision import hold
@@ -21,7 +23,7 @@ from hrm_runtime.backtest.walk import Backtest, backtest
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.measure.trace import Trace, trace
 
-ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
+ARTIFACT = Path(__file__).parents[2] / "data" / f"artifact-{FORMAT_VERSION}"
 ALPHA, BETA = random_bars(420, seed=36), random_bars(420, seed=37, seconds=900)
 ON = {"instrument": "Alpha", "timeframe": "5"}
 
@@ -200,8 +202,8 @@ def test_what_a_reader_must_know_is_said_below(
 @pytest.fixture(params=[60, 80], ids=str)
 def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     width = int(request.param)
-    console = show.Console(width=width, force_terminal=True, color_system=None)
-    monkeypatch.setattr(show, "out", console)
+    terminal = Console(width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "out", terminal)
     return width
 
 
@@ -216,7 +218,7 @@ def test_a_backtest_is_shown_whole(
     assert max(map(len, shown.splitlines())) <= narrow
     lines = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
     columns = [" ".join(map(str.strip, column)).split() for column in zip(*lines, strict=True)]
-    first, last = (show.day(int(odd.datetime[end])) for end in (0, -1))
+    first, last = (console.day(int(odd.datetime[end])) for end in (0, -1))
     assert columns == [
         ["Bank_Nifty", "5", first, last],
         [f"{len(trades):,}", f"{odd.won:,}", "won"],
@@ -336,21 +338,21 @@ def test_trace_prints_every_segment(data: Path, traced: Trace, tmp_path: Path) -
         "datetime": traced.datetime,
         "close": traced.close,
         "account": vars(Account.flat(1e6)),
-        "decision": decision_fields(traced.decision),
+        "decision": known_fields(traced.decision),
         "halted": traced.halted,
         "segments": [
             {
                 "l_residual": segment.l_residual.tolist(),
                 "h_residual": segment.h_residual.tolist(),
-                "decision": decision_fields(segment.decision),
+                "decision": known_fields(segment.decision),
             }
             for segment in traced.segments
         ],
     }
 
 
-def decision_fields(decision: Any) -> dict[str, Any]:
-    shown = json.loads(json.dumps(show.decision_fields(decision)))
+def known_fields(decision: Any) -> dict[str, Any]:
+    shown = json.loads(json.dumps(decision_fields(decision)))
     shown.pop("latency_ms")
     return dict(shown)
 
@@ -454,8 +456,8 @@ def test_drawing_needs_matplotlib_and_says_so(
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "hrm_cli.draw", raising=False)
-    monkeypatch.delattr("hrm_cli.draw", raising=False)
+    monkeypatch.delitem(sys.modules, "hrm_cli.show.draw")
+    monkeypatch.delattr("hrm_cli.show.draw")
     options = {
         "backtest": ["--data", data],
         "trace": ["--bars", data / "Alpha_5.csv", "--out", tmp_path / "one.png"],

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from hrm_cli import show
+from hrm_cli.show import console
 from hrm_runtime.machine import Machine
 from hrm_runtime.measure.bench import BATCHES, Bench, Latency, Result
 
@@ -22,7 +22,7 @@ UNITS = "One pass at batch 1, one thread; MB are 10^6 bytes."
 def speeds(found: Bench) -> None:
     """One line per variant; below them what its name does not say, and what was not measured."""
     alone = all(result.weights == "artifact" for result in found.results)
-    table = show.framed(
+    table = console.framed(
         "",
         "p50\nms",
         "p99\nms",
@@ -43,9 +43,9 @@ def speeds(found: Bench) -> None:
             *map(short, (one.rss_mb, one.load_s, one.size_mb)),
             style="bold" if one.weights == "artifact" else "",
         )
-    show.out.print(table)
+    console.out.print(table)
     for remark in remarks(found):
-        show.out.print(escape(remark), highlight=False, soft_wrap=True)
+        console.out.print(escape(remark), highlight=False, soft_wrap=True)
 
 
 def remarks(found: Bench) -> list[str]:

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hrm_cli.report import interval_text, outcome
-from hrm_cli.speed import short
+from hrm_cli.show.report import interval_text, outcome
+from hrm_cli.show.speed import short
 from hrm_runtime import Action, BadInput
 from hrm_runtime.backtest.book import Exit, Trade
 from hrm_runtime.backtest.walk import Backtest

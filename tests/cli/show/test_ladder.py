@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from terminal import Table
 
-from hrm_cli import show
+from hrm_cli.show import console, ladder
 from hrm_export.graph.build import Change
 from hrm_runtime.artifact.contract import OUTPUTS, Flip, GapBand, OutputParity, Stage
 
@@ -18,7 +19,7 @@ Said = Callable[..., list[str]]
 def said(monkeypatch: pytest.MonkeyPatch) -> Said:
     """The lines that are shown of something, without frames."""
     written = io.StringIO()
-    monkeypatch.setattr(show, "out", Console(file=written, width=1000))
+    monkeypatch.setattr(console, "out", Console(file=written, width=1000))
 
     def shown(what: Callable[..., None], *arguments: object) -> list[str]:
         what(*arguments)
@@ -70,7 +71,7 @@ def stage(
 
 def test_passes_are_shown_with_their_changes(said: Said) -> None:
     changes = [Change("fuse SiLU", 2), Change("fold constants", 1234)]
-    assert [cells(line) for line in said(show.changes, changes)] == [
+    assert [cells(line) for line in said(ladder.changes, changes)] == [
         ["pass over the graph", "changes"],
         ["fuse SiLU", "2"],
         ["fold constants", "1,234"],
@@ -84,8 +85,8 @@ def test_the_ladder_has_a_line_for_each_stage(said: Said) -> None:
         stage("one", gated=False),
         stage("other", gated=False, passed=False),
     ]
-    *lines, below = said(show.parity, stages)
-    assert below == show.GATES
+    *lines, below = said(ladder.parity, stages)
+    assert below == ladder.GATES
     assert [cells(line) for line in lines] == [
         ["stage", "against", "windows", "largest difference", "decisions equal"],
         ["composed", "torch eager", "2,000", "1.0e-04", "100.00%", "passed"],
@@ -96,7 +97,7 @@ def test_the_ladder_has_a_line_for_each_stage(said: Said) -> None:
 
 
 def test_outputs_beyond_their_tolerance_are_named(said: Said) -> None:
-    *_, last = said(show.parity, [stage(passed=False, beyond=12)])
+    *_, last = said(ladder.parity, [stage(passed=False, beyond=12)])
     assert last == (
         "artifact against torch eager: value differs by 2.5e-01, tolerance 1e-01, in 12 windows "
         "beyond it"
@@ -104,11 +105,11 @@ def test_outputs_beyond_their_tolerance_are_named(said: Said) -> None:
 
 
 def test_outputs_that_are_only_listed_are_not(said: Said) -> None:
-    assert len(said(show.parity, [stage(tolerance=None)])) == 3
+    assert len(said(ladder.parity, [stage(tolerance=None)])) == 3
 
 
 def test_agreement_is_shown_by_gap_where_decisions_differ(said: Said) -> None:
-    _, _, _, title, more, *table, first, second = said(show.parity, [stage(flips=2)])
+    _, _, _, title, more, *table, first, second = said(ladder.parity, [stage(flips=2)])
     assert f"{title} {more}" == "artifact against torch eager, by the latter's top-two gap"
     assert [cells(line) for line in table] == [
         ["gap from", "windows", "same action", "same decision"],
@@ -124,7 +125,7 @@ def test_agreement_is_shown_by_gap_where_decisions_differ(said: Said) -> None:
     ("flips", "more"), [(10, None), (11, "and 1 more"), (1500, "and 1,490 more")]
 )
 def test_ten_decisions_that_differ_are_listed(flips: int, more: str | None, said: Said) -> None:
-    lines = said(show.parity, [stage(flips=flips)])
+    lines = said(ladder.parity, [stage(flips=flips)])
     listed = [line for line in lines if line.startswith("window ")]
     assert len(listed) == 10
     assert listed[-1] == "window 63: action differs, top-two gap 9.00e-03"
@@ -141,8 +142,8 @@ def test_ten_decisions_that_differ_are_listed(flips: int, more: str | None, said
 )
 def test_what_fewer_bits_do_is_explained(said: Said, twin: str, gated: bool, held: str) -> None:
     last = replace(stage(gated=gated), flips=FLIPS)
-    lines = said(show.parity, [replace(stage(), reference=f"torch eager, {twin}"), last])
-    assert show.GATES in lines
+    lines = said(ladder.parity, [replace(stage(), reference=f"torch eager, {twin}"), last])
+    assert ladder.GATES in lines
     (line,) = (line for line in lines if line.startswith("artifact against torch eager: "))
     assert line.startswith(
         "artifact against torch eager: 1 of 2,000 differ in the action, 2 in lots alone, 0 in"
@@ -151,7 +152,7 @@ def test_what_fewer_bits_do_is_explained(said: Said, twin: str, gated: bool, hel
 
 
 def test_decisions_that_must_agree_are_not_explained_away(said: Said) -> None:
-    lines = said(show.parity, [replace(stage(passed=False), flips=FLIPS)])
+    lines = said(ladder.parity, [replace(stage(passed=False), flips=FLIPS)])
     assert not any("in lots alone" in line for line in lines)
 
 
@@ -160,3 +161,31 @@ FLIPS = (
     Flip(window=2, what="quantity", gap=0.1),
     Flip(window=5, what="quantity", gap=0.2),
 )
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_ladder_is_shown_whole(width: int, whole: Table) -> None:
+    output = OutputParity(max_abs=1.0, max_rel=0.1, tolerance=None, beyond=0)
+    stage = Stage(
+        stage="artifact, hard windows",
+        reference="torch eager, float16 weights",
+        gated=True,
+        allowance=0.0,
+        windows=123_456,
+        max_abs=1.0,
+        max_rel=0.125,
+        outputs={"value": output},
+        action_agreement=0.99875,
+        by_gap=(GapBand(above=1e-4, windows=123_456, same_action=0, same_decision=0),),
+        flips=(),
+        growth=None,
+        passed=False,
+    )
+    names, more, *lines = whole(width, ladder.parity, [stage])
+    assert [*zip(names, more, strict=True)][2:] == [
+        ("", "windows"), ("largest", "difference"), ("decisions", "equal"), ("", ""),
+    ]  # fmt: skip
+    assert lines[0][2:] == ["123,456", "1.2e-01", "99.88%", "FAILED"]
+    table = list(zip(*lines, strict=True))
+    assert " ".join(table[0]).split() == stage.stage.split()
+    assert " ".join(table[1]).split() == stage.reference.split()

@@ -15,13 +15,13 @@ from rich.console import Console
 from synthetic import ACCOUNTS, random_bars
 from typer.testing import CliRunner
 
-from hrm_cli import report, show
 from hrm_cli.app import app
+from hrm_cli.show import console, report
 from hrm_runtime import Journal, LiveEngine, LiveSettings, load
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.live.replay import Difference
 
-ARTIFACT = Path(__file__).parents[1] / "data" / f"artifact-{FORMAT_VERSION}"
+ARTIFACT = Path(__file__).parents[2] / "data" / f"artifact-{FORMAT_VERSION}"
 EQUAL, DIFFERENT, BAD_INPUT = 0, 1, 2
 
 
@@ -52,7 +52,7 @@ def hrm(*arguments: object) -> Any:
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal in which no line is broken."""
-    monkeypatch.setattr(show, "out", Console(width=200))
+    monkeypatch.setattr(console, "out", Console(width=200))
 
 
 COUNTS = {"files": 1, "events": 8, "recomputed": 2, "checked": 1, "counted": 0, "lost": 0}

@@ -1,6 +1,6 @@
 """The judgement of a checkpoint in words: a table per fold, and what it does and does not say."""
 
-from hrm_cli import show
+from hrm_cli.show import console
 from hrm_train.judging.evaluation import Evaluation
 from hrm_train.judging.judgement import Judgement
 from hrm_train.judging.metrics import Estimate
@@ -21,17 +21,17 @@ def evaluation(found: Evaluation) -> None:
     for fold in found.folds:
         _judgement("Checkpoint" if fold.number is None else f"Fold {fold.number}", fold.judgement)
         if fold.chosen_on_judged:
-            show.out.print(CHOSEN)
+            console.out.print(CHOSEN)
         if fold.no_baselines is not None:
-            show.out.print(f"No baselines: {fold.no_baselines}.")
+            console.out.print(f"No baselines: {fold.no_baselines}.")
     if len(found.folds) > 1:
         _judgement("All folds", found.pooled)
-    show.out.print(CAPTION, style="dim")
+    console.out.print(CAPTION, style="dim")
 
 
 def _judgement(title: str, found: Judgement) -> None:
-    first, last = map(show.day, (found.first, found.last))
-    table = show.framed(
+    first, last = map(console.day, (found.first, found.last))
+    table = console.framed(
         "",
         "accuracy",
         "by\nstake",
@@ -52,16 +52,16 @@ def _judgement(title: str, found: Judgement) -> None:
             f"{one.quantity_error:.3f}",
             "" if one.value_r2 is None else f"{one.value_r2:.3f}",
         )
-    show.out.print(table)
+    console.out.print(table)
     for name, one in found.predictors.items():
         over = one.over_majority
         if over is not None:
             within = _within(over, "{:+.1f}", 100).replace("\n", " ")
             points = f"{100 * over.value:+.1f} points{within}"
-            show.out.print(f"{name} over majority: {points}, {_verdict(over)}", highlight=False)
+            console.out.print(f"{name} over majority: {points}, {_verdict(over)}", highlight=False)
     halting = found.calibration
     shares = ", ".join(f"{number}: {s:.0%}" for number, s in enumerate(halting.segments, start=1))
-    show.out.print(
+    console.out.print(
         f"q_halt: {halting.mean_q:.3f} on average where {halting.correct:.1%} are correct, "
         f"calibration error {halting.error:.3f}, Brier score {halting.brier:.3f}; "
         f"{halting.mean_segments:.2f} segments per decision ({shares})",

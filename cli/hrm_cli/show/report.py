@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from hrm_cli import show
+from hrm_cli.show import console
+from hrm_cli.show.decision import Probabilities, decision_fields
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.live.replay import Difference, Replayed
 from hrm_runtime.market.bars import counted
@@ -22,7 +23,7 @@ CAPTION = (
 
 def backtests(done: Sequence[Backtest]) -> None:
     """One line per series; below them what was not done, and what all of it does not say."""
-    table = show.framed(
+    table = console.framed(
         "series",
         "trades",
         "return, 95 %",
@@ -35,7 +36,7 @@ def backtests(done: Sequence[Backtest]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for one in done:
-        first, last = (show.day(int(one.datetime[end])) for end in (0, -1))
+        first, last = (console.day(int(one.datetime[end])) for end in (0, -1))
         table.add_row(
             f"[bold]{escape(one.instrument)}[/bold] {escape(one.timeframe)}\n{first}\n{last}",
             f"{len(one.trades):,}\n{one.won:,} won",
@@ -44,11 +45,11 @@ def backtests(done: Sequence[Backtest]) -> None:
             f"{one.max_drawdown:.1%}",
             f"{one.costs / one.capital:.1%}",
         )
-    show.out.print(table)
+    console.out.print(table)
     for one in done:
         if remarks := _remarks(one):
-            show.out.print(f"{escape(one.instrument)} {escape(one.timeframe)}: {remarks}")
-    show.out.print(CAPTION, highlight=False)
+            console.out.print(f"{escape(one.instrument)} {escape(one.timeframe)}: {remarks}")
+    console.out.print(CAPTION, highlight=False)
 
 
 def interval_text(one: Backtest) -> str:
@@ -76,7 +77,7 @@ def backtest_fields(one: Backtest) -> dict[str, Any]:
 
 def trace(found: Trace) -> None:
     """One line per segment."""
-    table = show.framed(
+    table = console.framed(
         "segment",
         "change\nof L",
         "change\nof H",
@@ -91,10 +92,10 @@ def trace(found: Trace) -> None:
             str(number),
             "\n".join(f"{cycle[0]:.2g} to {cycle[-1]:.2g}" for cycle in segment.l_residual),
             "\n".join(f"{cycle:.2g}" for cycle in segment.h_residual),
-            show.Probabilities(segment.decision),
+            Probabilities(segment.decision),
             f"{halt:.3f}, {go_on:.3f}",
         )
-    show.out.print(table)
+    console.out.print(table)
 
 
 def outcome(found: Trace) -> str:
@@ -116,13 +117,13 @@ def trace_fields(found: Trace) -> dict[str, Any]:
         "datetime": found.datetime,
         "close": found.close,
         "account": vars(found.account),
-        "decision": show.decision_fields(found.decision),
+        "decision": decision_fields(found.decision),
         "halted": found.halted,
         "segments": [
             {
                 "l_residual": segment.l_residual.tolist(),
                 "h_residual": segment.h_residual.tolist(),
-                "decision": show.decision_fields(segment.decision),
+                "decision": decision_fields(segment.decision),
             }
             for segment in found.segments
         ],
@@ -131,7 +132,7 @@ def trace_fields(found: Trace) -> dict[str, Any]:
 
 def replayed(found: Replayed) -> None:
     """How much was gone through; below it the difference, if there is one."""
-    table = show.framed("", "", title="Replay", show_header=False)
+    table = console.framed("", "", title="Replay", show_header=False)
     table.columns[1].justify = "right"
     for name, value in (
         ("files", found.files),
@@ -142,9 +143,9 @@ def replayed(found: Replayed) -> None:
         ("events lost", found.lost),
     ):
         table.add_row(name, f"{value:,}")
-    show.out.print(table)
+    console.out.print(table)
     said = "no difference" if found.difference is None else difference(found.difference)
-    show.out.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.out.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def difference(found: Difference) -> str:
@@ -170,7 +171,7 @@ def _remarks(one: Backtest) -> str:
     if one.unaffordable:
         remarks.append(f"{counted(one.unaffordable, 'opening')} skipped, not affordable")
     if one.used_up is not None:
-        remarks.append(f"[red]capital used up on {show.day(one.used_up)} UTC[/red]")
+        remarks.append(f"[red]capital used up on {console.day(one.used_up)} UTC[/red]")
     if one.in_sample:
         remarks.append("[red]in sample, no evidence: the weights know this stretch[/red]")
     return "; ".join(remarks)

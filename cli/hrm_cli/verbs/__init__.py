@@ -1,0 +1,1 @@
+"""The verbs, one in each module: its options, one library call, and what is said of it."""
