@@ -2,16 +2,18 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from artifact_copy import ArtifactCopy
+from command import hrm
+from documents import ROOT
 from synthetic import SMALL, random_bars
-from typer.testing import CliRunner
 
 import hrm_cli.demo
-from hrm_cli.app import app
 from hrm_cli.demo import (
     RELEASED,
     WEEK,
@@ -20,7 +22,8 @@ from hrm_cli.demo import (
     next_commands,
     weekly,
 )
-from hrm_runtime import Bars, InferenceFailed, load
+from hrm_runtime import Account, Bars, InferenceFailed, load, read_csv
+from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.market.csv_files import write_csv
 
 DAY = 86_400
@@ -53,34 +56,67 @@ def test_the_bundled_bars_are_adjusted_for_splits() -> None:
     assert abs(returns[two_for_one - 1]) < 0.1
 
 
-def test_the_demo_runs_from_bars_to_decisions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    series = {("AAPL", "D"): random_bars(400, 1, DAY), ("FB", "W"): random_bars(100, 2, WEEK)}
-    monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
+SERIES = {("AAPL", "D"): random_bars(400, 1, DAY), ("FB", "W"): random_bars(100, 2, WEEK)}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few bars, a small network, and parity on few windows."""
+    monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: SERIES)
     monkeypatch.setattr(hrm_cli.demo, "PRESETS", {"tiny": SMALL})
     monkeypatch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An artifact that was trained elsewhere, and decides for names that it does not know."""
+    frozen = ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}"
+    copy = ArtifactCopy(Path(shutil.copytree(frozen, tmp_path / "elsewhere")))
+    copy.reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
+    return copy.path
+
+
+@pytest.mark.usefixtures("small")
+def test_the_demo_runs_from_bars_to_decisions(elsewhere: Path, tmp_path: Path) -> None:
+    made = tmp_path / "demo"
+    result = hrm("demo", "--out", made, "--artifact", elsewhere)
     assert result.exit_code == 0, result.output
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
-    assert "AAPL D" in result.stdout
-    assert f"id {load(tmp_path / 'demo' / 'artifact').id}" in result.stderr.splitlines()
+    assert f"id {load(made / 'artifact').id}" in result.stderr.splitlines()
     assert "FB W" not in result.stdout  # too short to decide on
-    artifact = tmp_path / "demo" / "artifact"  # as if it were one that was trained elsewhere
-    options = ["--out", str(tmp_path / "other"), "--artifact", str(artifact)]
-    other = CliRunner().invoke(app, ["demo", *options])
-    assert other.exit_code == 0, other.output
-    elsewhere, trained = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*)│", other.stdout)
-    assert trained == elsewhere  # from the same seed
-    said = "".join(other.output.splitlines())
-    assert f"2  Decide with {artifact}" in said
+    bars = read_csv(made / "bars" / "AAPL_D.csv")
+    decided = [
+        load(folder).decide(bars, Account.flat(1e6), instrument="AAPL", timeframe="D").order
+        for folder in (elsewhere, made / "artifact")
+    ]
+    shown = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*?) *│", result.stdout)
+    assert shown == decided
+    said = "".join(result.output.splitlines())
+    assert f"2  Decide with {elsewhere}" in said
     assert said.index("2  Decide with") < said.index("AAPL D") < said.index("3  Train")
     assert "Lots and probabilities vary from machine to machine" in said
-    for command in next_commands(tmp_path / "other"):
-        assert command in other.stderr
-    again = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo")])
+    for command in next_commands(made):
+        assert command in result.stderr
+    again = hrm("demo", "--out", made)
     assert again.exit_code == 2
     assert "expected a new folder" in again.stderr
+
+
+@pytest.mark.usefixtures("small")
+def test_a_demo_without_a_model_from_elsewhere_has_no_second_step(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(_settings: object, _data: Path, _checkpoint: Path, artifact: Path) -> bool:
+        shutil.copytree(elsewhere, artifact)
+        return True
+
+    monkeypatch.setattr(hrm_cli.demo, "_train_and_export", trained)
+    monkeypatch.chdir(tmp_path)  # where there is no released one
+    result = hrm("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    steps = re.findall(r"^(\d)  ", result.stderr, re.MULTILINE)
+    assert steps == ["1", "6"]
+    assert result.stdout.count("AAPL D") == 1
 
 
 def test_a_decision_that_fails_is_not_shown(tmp_path: Path) -> None:
@@ -109,11 +145,11 @@ def test_a_clone_s_released_model_decides_first(
         RELEASED.mkdir(parents=True)
     asked: list[Path | None] = []
     monkeypatch.setattr(hrm_cli.demo, "run", lambda _, model: asked.append(model) is None)
-    assert CliRunner().invoke(app, ["demo"]).exit_code == 0
-    assert CliRunner().invoke(app, ["demo", "--artifact", "other"]).exit_code == 0
+    assert hrm("demo").exit_code == 0
+    assert hrm("demo", "--artifact", "other").exit_code == 0
     assert asked == [RELEASED if there else None, Path("other")]
 
 
 def test_a_demo_without_parity_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm_cli.demo, "run", lambda folder, model: False)
-    assert CliRunner().invoke(app, ["demo"]).exit_code == 1
+    assert hrm("demo").exit_code == 1
