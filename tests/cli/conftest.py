@@ -1,14 +1,22 @@
 """What tests of the command line share: settings, tensors, a terminal that breaks no line."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command import answer
+from artifact_copy import ArtifactCopy
+from command import answer, hrm
+from documents import ROOT
 from once import once
+from remembered import Remembered
 from rich.console import Console
 from synthetic import SMALL, random_bars
 
+import hrm_cli.demo
+from hrm_cli.demo import demo_bars
 from hrm_cli.show import console
+from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train.settings import parse_settings, render
 
@@ -20,8 +28,12 @@ def settings(tmp_path: Path) -> Path:
     return path
 
 
+DEMO = {("AAPL", "D"), ("AAPL", "W"), ("IBM", "D"), ("IBM", "W"), ("FB", "W")}
+NEWEST = 330
+"""Bars of a series of the demo: what examples/paper_trading.py needs, and some."""
+
 FEW = 348
-"""Bars of a series. Of all three 892 samples are trained on: 14 batches of 64, but for four."""
+"""Bars of a series: enough for two folds to be validated on."""
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +66,33 @@ def tensors(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal in which no cell is broken."""
     monkeypatch.setattr(console, "out", Console(width=200))
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The frozen artifact, as if it were the one that comes with a clone: for any series."""
+    folder = tmp_path_factory.mktemp("released") / "artifact"
+    shutil.copytree(ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}", folder)
+    ArtifactCopy(folder).reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(
+    released: Path, remembered: Remembered, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """The folder of a demo at the size of a test, and what it said.
+
+    It has the newest bars of four of its series and of one that is too short, a network that
+    trains in seconds, and parity on few windows.
+    """
+    series = {name: bars[-NEWEST:] for name, bars in demo_bars().items() if name in DEMO}
+    # so small a network hardly learns to halt, and so few bars must suffice for four folds
+    training = {**SMALL["training"], "max_segments": 1, "validation_fraction": 0.4}
+    folder = tmp_path_factory.mktemp("demo") / "hrm-demo"
+    with pytest.MonkeyPatch.context() as patch:
+        remembered.install(patch)
+        patch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
+        patch.setattr(hrm_cli.demo, "PRESETS", {"tiny": {**SMALL, "training": training}})
+        patch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
+        return folder, hrm("demo", "--out", folder, "--artifact", released)

@@ -5,13 +5,12 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from artifact_copy import ArtifactCopy
 from command import hrm
-from documents import ROOT
-from synthetic import SMALL, random_bars
+from synthetic import random_bars
 
 import hrm_cli.demo
 from hrm_cli.demo import (
@@ -23,7 +22,6 @@ from hrm_cli.demo import (
     weekly,
 )
 from hrm_runtime import Account, Bars, InferenceFailed, load, read_csv
-from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.market.csv_files import write_csv
 
 DAY = 86_400
@@ -56,43 +54,21 @@ def test_the_bundled_bars_are_adjusted_for_splits() -> None:
     assert abs(returns[two_for_one - 1]) < 0.1
 
 
-SERIES = {("AAPL", "D"): random_bars(400, 1, DAY), ("FB", "W"): random_bars(100, 2, WEEK)}
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few bars, a small network, and parity on few windows."""
-    monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: SERIES)
-    monkeypatch.setattr(hrm_cli.demo, "PRESETS", {"tiny": SMALL})
-    monkeypatch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """An artifact that was trained elsewhere, and decides for names that it does not know."""
-    frozen = ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}"
-    copy = ArtifactCopy(Path(shutil.copytree(frozen, tmp_path / "elsewhere")))
-    copy.reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
-    return copy.path
-
-
-@pytest.mark.usefixtures("small")
-def test_the_demo_runs_from_bars_to_decisions(elsewhere: Path, tmp_path: Path) -> None:
-    made = tmp_path / "demo"
-    result = hrm("demo", "--out", made, "--artifact", elsewhere)
+def test_the_demo_runs_from_bars_to_decisions(demo_run: tuple[Path, Any], released: Path) -> None:
+    made, result = demo_run
     assert result.exit_code == 0, result.output
     assert re.search(r"artifact +│ torch eager +│ 40 +│ .* │ passed", result.stdout)
     assert f"id {load(made / 'artifact').id}" in result.stderr.splitlines()
-    assert "FB W" not in result.stdout  # too short to decide on
-    bars = read_csv(made / "bars" / "AAPL_D.csv")
-    decided = [
-        load(folder).decide(bars, Account.flat(1e6), instrument="AAPL", timeframe="D").order
-        for folder in (elsewhere, made / "artifact")
+    shown = re.findall(r"([A-Z]+ [DW]) +│ ([A-Z_]+[^│]*?) *│", result.stdout)
+    assert shown == [  # FB is too short to decide on
+        (f"{name} {timeframe}", decided(artifact, made / "bars", name, timeframe))
+        for artifact, name, timeframe in (
+            (released, "AAPL", "D"),
+            *((made / "artifact", name, frame) for name in ("AAPL", "IBM") for frame in "DW"),
+        )
     ]
-    shown = re.findall(r"AAPL D +│ ([A-Z_]+[^│]*?) *│", result.stdout)
-    assert shown == decided
     said = "".join(result.output.splitlines())
-    assert f"2  Decide with {elsewhere}" in said
+    assert f"2  Decide with {released}" in said
     assert said.index("2  Decide with") < said.index("AAPL D") < said.index("3  Train")
     assert "Lots and probabilities vary from machine to machine" in said
     for command in next_commands(made):
@@ -102,14 +78,21 @@ def test_the_demo_runs_from_bars_to_decisions(elsewhere: Path, tmp_path: Path) -
     assert "expected a new folder" in again.stderr
 
 
-@pytest.mark.usefixtures("small")
+def decided(artifact: Path, bars: Path, name: str, timeframe: str) -> str:
+    closed = read_csv(bars / f"{name}_{timeframe}.csv")
+    flat = Account.flat(1_000_000)
+    return load(artifact).decide(closed, flat, instrument=name, timeframe=timeframe).order
+
+
 def test_a_demo_without_a_model_from_elsewhere_has_no_second_step(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained(_settings: object, _data: Path, _checkpoint: Path, artifact: Path) -> bool:
-        shutil.copytree(elsewhere, artifact)
+        shutil.copytree(released, artifact)
         return True
 
+    series = {("AAPL", "D"): random_bars(400, 1, DAY), ("FB", "W"): random_bars(100, 2, WEEK)}
+    monkeypatch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
     monkeypatch.setattr(hrm_cli.demo, "_train_and_export", trained)
     monkeypatch.chdir(tmp_path)  # where there is no released one
     result = hrm("demo", "--out", tmp_path / "demo")

@@ -167,7 +167,7 @@ def test_the_version_is_printed_alone_and_without_a_training_library() -> None:
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (DONE, "")
-    assert done.stdout == f"hrm {hrm_runtime.__version__}\n"
+    assert done.stdout == f"hrm {hrm_runtime.__version__}\n" == hrm("--version").stdout
 
 
 # completion

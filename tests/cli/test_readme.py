@@ -3,8 +3,7 @@
 All of it runs in one folder, in order: programs in an interpreter each, commands one by one. What
 stands in for something larger is written here and nowhere else:
 
-- `hrm-demo` has the newest bars of two of the demo's stocks, and settings of a network that trains
-  in seconds;
+- `hrm-demo` is what a demo of few bars left, whose network trains in seconds;
 - `models/base/artifact` is the frozen artifact of the tests, allowed to decide for every name;
 - `hrm evaluate` grows no trees, which take longer than all the rest;
 - `hrm bench` measures two rounds of as few passes as there may be;
@@ -17,21 +16,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from artifact_copy import ArtifactCopy
 from documents import ROOT, blocks, commands
-from synthetic import SMALL
 from typer.testing import CliRunner
 
 from hrm_cli.app import app
-from hrm_cli.demo import WEEK, demo_bars
-from hrm_runtime.artifact.contract import FORMAT_VERSION
-from hrm_runtime.market.csv_files import write_csv
-from hrm_runtime.market.series import series_file
 from hrm_runtime.measure import bench as measuring
 from hrm_train.judging import baselines
-from hrm_train.settings import parse_settings, render
 
 README = ROOT / "README.md"
 CARD = ROOT / "models" / "base" / "MODEL_CARD.md"
@@ -49,29 +42,14 @@ SKIPPED = {
 }
 """Lines that are not run, and why."""
 
-TICKERS = ("AAPL", "IBM")
-NEWEST = 330
-"""Bars that are taken of each series."""
-
 
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(
+    released: Path, demo_run: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A clone in which the demo has run."""
-    released = tmp_path / "models" / "base" / "artifact"
-    data = tmp_path / "hrm-demo" / "bars"
-    data.mkdir(parents=True)
-    ArtifactCopy(
-        Path(shutil.copytree(ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}", released))
-    ).reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
-    for series, bars in demo_bars().items():
-        if series[0] in TICKERS:
-            write_csv(bars[-NEWEST:], data / series_file(*series))
-    # so small a network hardly learns to halt, and so few bars must suffice for four folds
-    training = {**SMALL["training"], "max_segments": 1, "validation_fraction": 0.4}
-    settings = parse_settings(
-        {**SMALL, "training": training, "timeframes": {"W": {"seconds": WEEK}}}
-    )
-    (tmp_path / "hrm-demo" / "settings.yaml").write_text(render(settings), encoding="utf-8")
+    shutil.copytree(released, tmp_path / "models" / "base" / "artifact")
+    shutil.copytree(demo_run[0], tmp_path / "hrm-demo")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.delitem(baselines.BASELINES, "trees")
     for name, value in (("ROUNDS", 2), ("BATCH_ROUNDS", 2), ("TURN", 0.0)):

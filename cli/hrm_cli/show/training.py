@@ -23,8 +23,8 @@ from hrm_cli.show.progress import WHOLE
 
 if TYPE_CHECKING:
     from hrm_train.learning.checkpoint import Epoch
+    from hrm_train.learning.epochs import Progress as Step
     from hrm_train.learning.state import Position
-    from hrm_train.learning.trainer import Progress as Step
 
 
 def resumed(standing: "Mapping[Path, Position | None]", epochs: int) -> None:

@@ -14,7 +14,7 @@ from hrm_cli.verb import fail, print_json, verb
 
 if TYPE_CHECKING:
     from hrm_train.learning.checkpoint import Checkpoint
-    from hrm_train.learning.trainer import Progress
+    from hrm_train.learning.epochs import Progress
 
 app = typer.Typer()
 

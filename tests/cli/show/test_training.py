@@ -16,7 +16,7 @@ from terminal import Drawn, Table
 
 from hrm_cli.show import console, training
 from hrm_train.learning.checkpoint import Epoch
-from hrm_train.learning.trainer import Progress
+from hrm_train.learning.epochs import Progress
 
 LOSSES = {"policy": 1.0, "total": 1.25}
 ALL_LOSSES = {"policy": 1.0, "value": 1.5, "quantity": 2.125, "halting": 0.75, "total": 5.375}

@@ -51,7 +51,8 @@ def test_inspect_shows_the_id_that_load_takes_on_a_line_of_its_own(
 @pytest.mark.usefixtures("wide")
 def test_inspect_shows_the_ladder(artifact_folder: Path) -> None:
     shown = rows_of(hrm("inspect", artifact_folder).stdout)
-    stages = shown[shown.index(LADDER) + 1 :]
+    below = shown[shown.index(LADDER) + 1 :]
+    stages = [row for row in below if len(row) == len(LADDER)]  # others say where ties fell
     assert [(row[0], row[1], row[-1]) for row in stages] == [
         ("composed", "torch eager", "passed"),
         ("artifact", "torch eager", "passed"),
