@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from command import DONE, answer, hrm
+from command import DONE, answer, hrm, without
 from ladders import LADDER, rows_of
 from rich.console import Console
 
@@ -58,3 +58,9 @@ def test_inspect_shows_the_ladder(artifact_folder: Path) -> None:
         ("artifact", "torch eager", "passed"),
         ("artifact, hard windows", "torch eager", "passed"),
     ]
+
+
+def test_inspecting_needs_no_training_library(artifact_folder: Path) -> None:
+    inspected = without("torch", "onnx", "polars", "yaml")("inspect", artifact_folder, "--json")
+    assert inspected.returncode == DONE, inspected.stderr
+    assert json.loads(inspected.stdout)["model_id"] == load_contract(artifact_folder).id
