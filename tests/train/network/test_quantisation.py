@@ -233,7 +233,8 @@ def test_every_step_of_every_served_segment_counts(
         assert peak == pytest.approx(values.max().item(), rel=1e-6)  # added up in other batches
         assert counts.sum() == len(values)
         expected = torch.histc(values, BINS, 0, peak)
-        assert (counts - expected).abs().sum() <= 4  # on the edge of a bin
+        moved = (counts - expected).abs().sum()
+        assert moved <= 1e-3 * len(values)  # those on the edge of a bin, added up in other batches
     first, *later = seen[FIRST_OF_L]
     assert max(x.abs().max() for x in later) > 1.1 * first.abs().max()  # there is more to see
 
