@@ -5,6 +5,7 @@ import os
 # read when torch is imported, here and in processes that tests start
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU rounds otherwise than what is compared with
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -75,6 +75,7 @@ def test_the_contract_says_what_was_trained(artifact_folder: Path, checkpoint: C
     ]
 
 
+@pytest.mark.usefixtures("quick_export")  # that torch converts alike is tested with the graphs
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_inputs_give_the_same_bytes(
     precision: Precision,
