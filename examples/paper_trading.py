@@ -29,11 +29,10 @@ from hrm_runtime import (
     load,
     read_csv,
 )
-from hrm_runtime.backtest.book import Book, Exit
+from hrm_runtime.backtest import Book, Exit
+from hrm_runtime.bars import moment, series_name
+from hrm_runtime.features import row
 from hrm_runtime.live.replay import replay
-from hrm_runtime.market.features import row
-from hrm_runtime.market.series import series_name
-from hrm_runtime.market.stamps import moment
 
 CAPITAL = 1_000_000.0
 
