@@ -342,6 +342,15 @@ def test_what_a_process_was_started_to_ignore_stays_ignored() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C does what it does at first; what a shell starts in its background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_a_signal_waits_only_once_somebody_asks(capfd: pytest.CaptureFixture[str]) -> None:
     with Interrupts("wait") as interrupts:
         with pytest.raises(Interrupted) as ended:
