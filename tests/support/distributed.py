@@ -15,7 +15,7 @@ from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Run
 from hrm_train.settings import PRESETS, parse_settings
 
-STEPS = 12
+STEPS = 20
 SLOTS = 64
 LEAST = (3, 1)
 """Segments a sample has at least, of three: all of them, or as many as its halting head wants."""
