@@ -8,6 +8,7 @@ PIP := bin/python -m pip --disable-pip-version-check --quiet
 
 # processes that tests run in, each with one thread
 WORKERS ?= 2
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check fmt bench dist docs matrix clean
 
@@ -16,10 +17,10 @@ demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, 
 	$(VENV)/bin/hrm demo --out hrm-demo
 
 test: check $(RUNTIME)/ready  ## everything CI runs
-	$(VENV)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(VENV)/bin/pytest $(PARALLEL) --cov --cov-report=term
 	rm -rf build  # what an old one holds would be installed too
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
-	$(RUNTIME)/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder tests/runtime
+	$(RUNTIME)/bin/pytest $(PARALLEL) tests/runtime
 
 check: $(VENV)/ready  ## formatting, lint, types, architecture
 	$(VENV)/bin/ruff format --check
@@ -42,7 +43,7 @@ dist: $(DIST)/ready  ## sdist, and from it the wheel: looked into, installed, an
 	$(DIST)/bin/python tests/support/distribution.py
 
 matrix: $(MATRIX)/ready  ## every Python here, and the lowest versions; far longer than `make test`
-	$(MATRIX)/bin/nox -- --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(MATRIX)/bin/nox -- $(PARALLEL)
 
 docs: $(DOCS)/ready  ## the documents and the API as a site, in site/: no dead link, nothing from elsewhere
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import content
 
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused, LimitExceeded, ParityFailed, PassFailed
@@ -25,10 +26,6 @@ pytestmark = pytest.mark.usefixtures("quick_export")
 
 FILES = ["contract.json", "golden.npz", "model.onnx"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def refused(kind: type[Exception], message: str, checkpoint: Path, out: Path, **named: Any) -> None:

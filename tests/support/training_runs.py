@@ -29,11 +29,6 @@ def stopping(after: int) -> Callable[[Progress], None]:
     return on_progress
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, by name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def copied(model: HierarchicalReasoningModel) -> dict[str, Tensor]:
     """The state of a model, as it is now."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}

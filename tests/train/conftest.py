@@ -66,6 +66,14 @@ def prepared(settings: Settings, series: dict[tuple[str, str], Bars]) -> Prepare
 
 
 @pytest.fixture(scope="session")
+def tensors(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `prepared`. Copy it before changing it."""
+    path = tmp_path_factory.mktemp("tensors") / "bars.safetensors"
+    prepared.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def split(prepared: Prepared, settings: Settings) -> Split:
     return chronological_split(
         prepared, settings.training.validation_fraction, settings.training.label_horizon

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.utils.tensorboard
 from command import BAD_INPUT, DONE, answer, hrm, unframed, without
+from folders import content
 from synthetic import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -74,10 +75,6 @@ def test_without_a_terminal_train_says_a_line_per_epoch(
         said = f"{share}, {losses}; epoch {number}: {epoch.validation_loss:.3f}"
         assert re.fullmatch(rf"{re.escape(said)}, [\d,]+ samples/s, \d+ min left", line)
     assert lines[-1].startswith("100%, ")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_train_reads_prepared_tensors_and_prints_json(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from artifact_copy import ArtifactCopy
+from folders import content
 from hostile import flip
 from synthetic import ACCOUNTS, random_bars
 
@@ -18,16 +19,12 @@ from hrm_runtime.artifact.folder import save
 FILES = (CONTRACT, MODEL, GOLDEN)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_saved_artifact_is_the_one_that_was_loaded(
     artifact: Path, model: Model, tmp_path: Path, kind: Callable[[Path], Any]
 ) -> None:
     save(model, kind(tmp_path / "saved"))
-    assert contents(tmp_path / "saved") == {name: (artifact / name).read_bytes() for name in FILES}
+    assert content(tmp_path / "saved") == {name: (artifact / name).read_bytes() for name in FILES}
     assert list(tmp_path.iterdir()) == [tmp_path / "saved"]
     loaded = load(tmp_path / "saved", sha256=model.id)
     assert loaded.folder == tmp_path / "saved"
@@ -47,7 +44,7 @@ def test_what_lies_beside_an_artifact_is_not_saved(
 ) -> None:
     (copy_artifact.path / "notes.txt").write_text("ours")
     save(load(copy_artifact.path), tmp_path / "saved")
-    assert set(contents(tmp_path / "saved")) == set(FILES)
+    assert set(content(tmp_path / "saved")) == set(FILES)
 
 
 def test_a_path_in_the_current_folder_may_be_saved_to(
@@ -80,10 +77,10 @@ def test_what_is_there_is_not_overwritten(
 
 
 def test_the_artifact_that_was_loaded_is_not_overwritten(copy_artifact: ArtifactCopy) -> None:
-    model, before = load(copy_artifact.path), contents(copy_artifact.path)
+    model, before = load(copy_artifact.path), content(copy_artifact.path)
     with pytest.raises(BadInput, match=r"expected a new folder, found something there$"):
         save(model, copy_artifact.path)
-    assert contents(copy_artifact.path) == before
+    assert content(copy_artifact.path) == before
 
 
 def test_a_dangling_link_is_not_overwritten(model: Model, tmp_path: Path) -> None:

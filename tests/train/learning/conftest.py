@@ -8,7 +8,6 @@ import pytest
 from training_runs import REPORTS, SHORT
 
 from hrm_train import load_checkpoint, train
-from hrm_train.data.prepared import Prepared
 from hrm_train.learning import trainer
 from hrm_train.learning.act import Order
 from hrm_train.learning.epochs import Progress
@@ -16,13 +15,6 @@ from hrm_train.learning.trainer import train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture(scope="module")
-def tensors(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tensors") / "bars.safetensors"
-    prepared.save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

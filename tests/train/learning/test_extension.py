@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exactly import assert_equal
+from folders import content
 from torch import Tensor
 
 from hrm_train import HierarchicalReasoningModel, extend_vocabulary, load_checkpoint
@@ -238,10 +239,6 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
             section = section[name]
         section[key] = value
     return parse_settings(document)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_an_extended_folder_is_the_same_training_with_more_names(

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from exactly import assert_equal
+from folders import content
 from safetensors.torch import load_file
 from synthetic import random_bars
 from torch import Tensor
-from training_runs import DAY, content, copied, moved
+from training_runs import DAY, copied, moved
 
 from hrm_runtime.errors import BadBars
 from hrm_runtime.market.bars import Bars

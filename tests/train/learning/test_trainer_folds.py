@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from exactly import assert_equal
-from training_runs import Stopped, content, stopping
+from folders import content
+from training_runs import Stopped, stopping
 
 from hrm_train import load_checkpoint
 from hrm_train.data.prepared import Prepared

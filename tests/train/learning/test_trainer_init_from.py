@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from exactly import assert_equal
+from folders import content
 from safetensors.torch import load_file
 from synthetic import random_bars
-from training_runs import content, copied, moved, stopped
+from training_runs import copied, moved, stopped
 
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from folders import content
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
-from training_runs import REPORTS, SHORT, content, stopped
+from training_runs import REPORTS, SHORT, stopped
 
 from hrm_train import extend_vocabulary, load_checkpoint, train
 from hrm_train.data.prepared import Prepared

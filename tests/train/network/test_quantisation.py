@@ -12,8 +12,10 @@ import pytest
 import torch
 from batch import Batch
 from exactly import assert_equal
+from folders import content
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from training_runs import stopped
 
 from hrm_train import (
     HierarchicalReasoningModel,
@@ -29,7 +31,6 @@ from hrm_train.judging import judgement
 from hrm_train.judging.evaluation import evaluate
 from hrm_train.learning import epochs, trainer
 from hrm_train.learning.devices import HERE, open_fabric
-from hrm_train.learning.epochs import Progress
 from hrm_train.learning.plan import CALIBRATION_WINDOWS
 from hrm_train.learning.run import Tensors
 from hrm_train.network import scales
@@ -395,33 +396,6 @@ def test_weights_with_damaged_scales_are_refused(
 # training goes on with quantisers
 
 
-class Stopped(BaseException):
-    """Raised by the host: as good as a kill, but in this process."""
-
-
-def stopped(after: int, *args: Any, **options: Any) -> None:
-    reports: list[Progress] = []
-
-    def on_progress(progress: Progress) -> None:
-        reports.append(progress)
-        if len(reports) == after:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(*args, on_progress, **options)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def tensors(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tensors") / "bars.safetensors"
-    prepared.save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def short(make_settings: MakeSettings) -> Settings:
     return make_settings(
@@ -480,7 +454,7 @@ def test_what_validates_never_calibrates(
     account[split.validation, 1:] = 1e3
     replace(prepared, sample_account=account).save(tmp_path / "bars.safetensors")
     data = tmp_path / "bars.safetensors"
-    stopped(1, short, data, tmp_path / "out", init_from=trained, quantise=True)
+    stopped(short, data, tmp_path / "out", 1, init_from=trained, quantise=True)
     begun = load_file(tmp_path / "out" / "last.safetensors")
     for name, scale in load_checkpoint(tuned).model.scales.items():
         assert_equal(begun[f"model/{name}.input_scale"], scale)
@@ -544,7 +518,7 @@ def test_a_run_stopped_and_resumed_writes_the_bytes_of_one_that_was_not(
     after: int, short: Settings, tensors: Path, trained: Path, tuned: Path, tmp_path: Path
 ) -> None:
     run = (short, tensors, tmp_path / "out")
-    stopped(after, *run, init_from=trained, quantise=True)
+    stopped(*run, after, init_from=trained, quantise=True)
     train(*run, init_from=trained, quantise=True, resume=True)
     assert content(tmp_path / "out") == content(tuned)
 
@@ -553,11 +527,11 @@ def test_a_run_is_resumed_with_the_quantisers_it_was_begun_with(
     short: Settings, tensors: Path, trained: Path, tuned: Path, tmp_path: Path
 ) -> None:
     run = (short, tensors, tmp_path / "out")
-    stopped(1, *run, init_from=trained, quantise=True)
+    stopped(*run, 1, init_from=trained, quantise=True)
     with pytest.raises(CheckpointInvalid, match="quantised: now False, saved True; resume"):
         train(*run, init_from=trained, resume=True)
     # those of a source stay on, whether asked for or not
-    stopped(1, short, tensors, tmp_path / "more", init_from=tuned)
+    stopped(short, tensors, tmp_path / "more", 1, init_from=tuned)
     train(short, tensors, tmp_path / "more", init_from=tuned, quantise=True, resume=True)
 
 
