@@ -17,7 +17,8 @@ demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, 
 	$(VENV)/bin/hrm demo --out hrm-demo
 
 test: check $(RUNTIME)/ready  ## everything CI runs
-	$(VENV)/bin/pytest $(PARALLEL) --cov --cov-report=term
+	$(VENV)/bin/slipcover --format json --out .coverage.json -m pytest $(PARALLEL)
+	$(VENV)/bin/slipcover --fail-under 95 --merge .coverage.json --out .coverage.json  # shows it
 	rm -rf build  # what an old one holds would be installed too
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
 	$(RUNTIME)/bin/pytest $(PARALLEL) tests/runtime

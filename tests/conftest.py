@@ -71,11 +71,11 @@ def quantised_folder(
 
 
 @pytest.fixture(scope="session")
-def remembered() -> "Remembered":
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> "Remembered":
     """What an export spends its seconds on, done once."""
     from remembered import Remembered
 
-    return Remembered()
+    return Remembered(tmp_path_factory)
 
 
 @pytest.fixture

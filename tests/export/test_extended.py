@@ -13,14 +13,14 @@ from hrm_train import extend_vocabulary
 NEW = [("Gamma", "5"), ("Alpha", "60")]
 
 
-@pytest.fixture(scope="module")
-def served(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("extended")
-    extend_vocabulary(checkpoint_folder, folder / "checkpoint", NEW)
-    export(folder / "checkpoint", folder / "artifact")
-    return load(folder / "artifact")
+@pytest.fixture
+def served(checkpoint_folder: Path, tmp_path: Path) -> Model:
+    extend_vocabulary(checkpoint_folder, tmp_path / "checkpoint", NEW)
+    export(tmp_path / "checkpoint", tmp_path / "artifact")
+    return load(tmp_path / "artifact")
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_new_names_are_served_and_decide_as_unknown(
     served: Model, artifact_folder: Path, bars_folder: Path
 ) -> None:

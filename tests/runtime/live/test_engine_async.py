@@ -141,9 +141,9 @@ def test_a_cancelled_ask_that_waits_costs_no_run_and_its_bar_is_taken_in(
     async def trade() -> Decision:
         first, queued = await behind_a_gate(engine, gate, series, ["S1"])
         queued.cancel()
-        gate.open()
         with pytest.raises(asyncio.CancelledError):
             await queued
+        gate.open()
         await first
         return await asked(engine, series, ["S1"], -LATER + 1)[0]
 
