@@ -11,7 +11,7 @@ from remembered import Remembered
 from synthetic import SMALL
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from hrm_export.graph.build import Built, stages
+from hrm_export.graph.build import Built
 from hrm_export.proof.inputs import Inputs, window_inputs
 from hrm_runtime import Contract, load_contract
 from hrm_runtime.artifact.contract import Precision
@@ -62,7 +62,8 @@ def graphs(checkpoint: Checkpoint, quantised: Checkpoint, remembered: Remembered
         source = quantised if precision == "int8" else checkpoint
         with pytest.MonkeyPatch.context() as patch:
             remembered.install(patch)
-            return {built.stage: built for built in stages(source.model, precision)}
+            built = remembered.stages(source.model, precision)
+        return {each.stage: each for each in built}
 
     return of
 

@@ -19,7 +19,7 @@ from hrm_export import export
 from hrm_export.errors import ParityFailed
 from hrm_export.exporter import MOST_WINDOWS
 from hrm_export.graph import build, passes
-from hrm_export.graph.build import FUSION, Built, stages
+from hrm_export.graph.build import FUSION, Built
 from hrm_export.proof.inputs import bars_windows
 from hrm_runtime import SelfTestFailed, load
 from hrm_runtime.artifact.contract import MODEL, Precision
@@ -138,10 +138,11 @@ def test_a_graph_with_a_wrong_weight_is_caught(
     precision: Precision,
     tamper: Tamper,
     caught: Caught,
+    remembered: Remembered,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def wrong(model: HierarchicalReasoningModel, wanted: Precision) -> Iterator[Built]:
-        *others, last = stages(model, wanted)
+        *others, last = remembered.stages(model, wanted)
         yield from others
         changed = onnx.load_model_from_string(tampered(last.to_bytes(), tamper))
         yield replace(last, model=ir.from_proto(changed))

@@ -11,6 +11,7 @@ from folders import content
 from hrm_export import check_parity, export
 from hrm_export.errors import ExportRefused, LimitExceeded, ParityFailed, PassFailed
 from hrm_export.exporter import MOST_STEPS, Exported
+from hrm_export.graph.build import stages
 from hrm_export.proof.gates import FLOAT_TOLERANCES, QUANTISED
 from hrm_export.proof.golden import make_golden
 from hrm_runtime import SelfTestFailed, load, load_contract
@@ -260,6 +261,7 @@ def test_integers_that_turn_a_clear_decision_fail_where_they_were_trained(
 def test_a_pass_that_fails_leaves_nothing_behind(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hrm_export.exporter.stages", stages)  # now, not as they are remembered
     monkeypatch.setattr("hrm_export.graph.build.passes.store_half", lambda model: 0)
     refused(
         PassFailed,

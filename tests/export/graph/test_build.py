@@ -1,6 +1,7 @@
 """The graph: torch's numbers, one set of weights, no node too many, the same bytes twice."""
 
 import copy
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -178,11 +179,10 @@ def test_networks_of_one_shape_are_converted_alike_but_for_their_weights(
         assert content(found[name]) == content(graph), name
 
 
-def content(graph: ir.Model) -> bytes:
-    """Without where in the code each node came from."""
+def content(graph: ir.Model) -> str:
+    """The digest of all but where in the code each node came from."""
     ClearMetadataAndDocStringPass()(graph)
-    written: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    return written
+    return hashlib.sha256(ir.to_proto(graph).SerializeToString(deterministic=True)).hexdigest()
 
 
 @pytest.mark.usefixtures("quick_export")

@@ -1,7 +1,9 @@
 """A pass that finds, changes or leaves something else than it says stops the export by name."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 import torch
-from remembered import Remembered
+from remembered import Remembered, read, write
 from torch import Tensor
 
 import hrm_train.network.layers
 from hrm_export.errors import PassFailed
 from hrm_export.graph import build, passes
-from hrm_export.graph.build import CLEANING, FUSION, Change, Pass, quantisation, run, stages
+from hrm_export.graph import steps as conversion
+from hrm_export.graph.build import CLEANING, FUSION, Change, Pass, quantisation, run
 from hrm_export.graph.compose import Composed, Schedule, compose
 from hrm_export.graph.steps import Steps
 from hrm_train.learning.checkpoint import Checkpoint
@@ -48,17 +51,27 @@ DUE = {
 ALL = [*CLEANING, *FUSION, quantisation({})]
 
 
-@pytest.fixture
-def before(
-    request: pytest.FixtureRequest, even: Checkpoint, remembered: Remembered, ladder: list[Pass]
-) -> tuple[Pass, Steps]:
-    """A pass and the steps as it gets them."""
+@pytest.fixture(scope="module")
+def stands(
+    even: Checkpoint,
+    remembered: Remembered,
+    ladder: list[Pass],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder for each pass, of the steps as it gets them."""
+    folder = tmp_path_factory.mktemp("stands")
     steps = remembered.convert(even.model)
     for each in ladder:
-        if each.name == request.param:
-            return each, steps
+        write(steps, folder / each.name)
         run(each, steps)
-    raise AssertionError(request.param)
+    return folder
+
+
+@pytest.fixture
+def before(request: pytest.FixtureRequest, stands: Path, ladder: list[Pass]) -> tuple[Pass, Steps]:
+    """A pass and the steps as it gets them."""
+    (each,) = (one for one in ladder if one.name == request.param)
+    return each, read(stands / each.name)
 
 
 every = pytest.mark.parametrize("before", DUE, indirect=True)
@@ -153,14 +166,31 @@ def test_what_cleaning_must_not_leave_is_named(even: Checkpoint, remembered: Rem
 # what torch might write one day
 
 
-def conversion(source: Checkpoint) -> None:
-    """Convert with torch, here and now."""
-    for _ in stages(source.model, "fp32"):
-        pass
+@pytest.fixture
+def converted_low(
+    checkpoint: Checkpoint, remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """Make the graph, with a low step that torch converts here and now."""
+    rest = remembered.convert(checkpoint.model)
+    others = {
+        conversion._Encode: rest.encode,
+        conversion._High: rest.high.graph,
+        conversion._Decode: rest.decode,
+    }
+    really = conversion._convert
+
+    def convert(step: conversion._Step, example: dict[str, Tensor]) -> ir.Model:
+        return others.get(type(step)) or really(step, example)
+
+    def make() -> None:
+        monkeypatch.setattr(conversion, "_convert", convert)
+        build.build(checkpoint.model, "fp32")
+
+    return make
 
 
 def test_another_silu_does_not_pass_unfused(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    converted_low: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         hrm_train.network.layers.F, "silu", lambda x: 0.5 * x * (1 + torch.tanh(0.5 * x))
@@ -168,11 +198,11 @@ def test_another_silu_does_not_pass_unfused(
     with pytest.raises(
         PassFailed, match=r"'fuse SiLU' on the low step: expected to find Sigmoid, found none"
     ):
-        conversion(checkpoint)
+        converted_low()
 
 
 def test_a_norm_by_hand_does_not_pass_unfused(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    converted_low: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rms_norm(x_BSD: Tensor) -> Tensor:
         return x_BSD * torch.rsqrt(x_BSD.square().mean(dim=-1, keepdim=True) + 1e-5)
@@ -182,7 +212,7 @@ def test_a_norm_by_hand_does_not_pass_unfused(
         PassFailed,
         match=r"'settle the scale of norms' on the low step: expected to find RMSNormalization",
     ):
-        conversion(checkpoint)
+        converted_low()
 
 
 def nodes(model: ir.Model, op_type: str) -> list[ir.Node]:
@@ -304,11 +334,8 @@ def test_a_weight_that_somebody_else_reads_is_not_turned(before: tuple[Pass, Ste
 
 
 @pytest.fixture
-def fused(even: Checkpoint, remembered: Remembered) -> Steps:
-    steps = remembered.convert(even.model)
-    for each in (*CLEANING, *FUSION):
-        run(each, steps)
-    return steps
+def fused(stands: Path) -> Steps:
+    return read(stands / "quantise products")
 
 
 def test_quantisers_with_scales_of_other_names_stop(fused: Steps, checkpoint: Checkpoint) -> None:

@@ -1,5 +1,6 @@
 """What others answer is what torch answers, and each is opened as is said."""
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import fake_openvino
 import numpy as np
 import pytest
 import torch
+from synthetic import SMALL
 
 from hrm_export.peers import process as peer_process
 from hrm_export.peers.bench import INPUTS_FILE, WEIGHTS, _make_plain
@@ -18,6 +20,8 @@ from hrm_runtime import BadInput
 from hrm_runtime.artifact.contract import INPUTS
 from hrm_runtime.measure.turns import Worker, write_inputs
 from hrm_train.learning.checkpoint import Checkpoint
+from hrm_train.network.model import HierarchicalReasoningModel
+from hrm_train.settings import parse_settings
 
 TOLERANCE = 1e-4
 
@@ -36,8 +40,12 @@ def folder(
 @pytest.fixture(scope="module")
 def expected(checkpoint: Checkpoint, inputs: Inputs) -> dict[str, np.ndarray]:
     """What the model itself answers."""
+    return answers_of(checkpoint.model, inputs)
+
+
+def answers_of(model: HierarchicalReasoningModel, inputs: Inputs) -> dict[str, np.ndarray]:
     with torch.inference_mode():
-        outputs, _ = checkpoint.model(*map(torch.from_numpy, inputs.arrays))
+        outputs, _ = model(*map(torch.from_numpy, inputs.arrays))
     return {name: outputs[name].numpy() for name in ANSWERS}
 
 
@@ -100,14 +108,22 @@ def test_without_a_compiler_torch_says_so(folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's about its own exporter
-@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize(("opset", "cycles", "timesteps"), [(20, 2, 1), (23, 1, 2)])
 def test_a_plain_graph_answers_as_torch_does(
-    opset: int, folder: Path, inputs: Inputs, expected: dict[str, np.ndarray]
+    opset: int, cycles: int, timesteps: int, checkpoint: Checkpoint, inputs: Inputs, tmp_path: Path
 ) -> None:
     import onnx
 
-    _make_plain(folder, folder, opset)
-    path = folder / f"plain-{opset}.onnx"
+    document = copy.deepcopy(SMALL)
+    hierarchical = {"N_cycles": cycles, "T_timesteps": timesteps}
+    document["hierarchical_reasoning_model"]["hierarchical"] = hierarchical
+    model = HierarchicalReasoningModel(parse_settings(document)).eval()
+    model.load_strict(checkpoint.model.state_dict(), "checkpoint")
+    model.save_model(tmp_path / WEIGHTS)
+    write_inputs(tmp_path / INPUTS_FILE, inputs.arrays)
+    expected = answers_of(model, inputs)
+    _make_plain(tmp_path, tmp_path, opset)
+    path = tmp_path / f"plain-{opset}.onnx"
     graph = onnx.load(path)
     assert [entry.version for entry in graph.opset_import if not entry.domain] == [opset]
     assert tuple(entry.name for entry in graph.graph.input) == INPUTS
