@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUNTIME := .venv-runtime
+SITE = $(RUNTIME)/lib/python3*/site-packages
 DIST := .venv-dist
 MATRIX := .venv-matrix
 DOCS := .venv-docs
@@ -16,12 +17,18 @@ demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, 
 	rm -rf hrm-demo
 	$(VENV)/bin/hrm demo --out hrm-demo
 
+# what needs more than production has runs beside what trains and exports; the rest, as installed
 test: check $(RUNTIME)/ready  ## everything CI runs
-	$(VENV)/bin/slipcover --format json --out .coverage.json -m pytest $(PARALLEL)
-	$(VENV)/bin/slipcover --fail-under 95 --merge .coverage.json --out .coverage.json  # shows it
-	rm -rf build  # what an old one holds would be installed too
+	rm -rf build .coverage  # what an old build holds would be installed too
+	mkdir .coverage
+	$(VENV)/bin/slipcover --format json --out .coverage/source.json -m pytest $(PARALLEL) \
+		tests/train tests/export tests/cli $$(grep -rl importorskip tests/runtime)
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
-	$(RUNTIME)/bin/pytest $(PARALLEL) tests/runtime
+	cd tests && ../$(RUNTIME)/bin/slipcover --source ../$(SITE)/hrm_runtime \
+		--format json --out ../.coverage/installed.json -m pytest $(PARALLEL) runtime
+	sed 's|"[^"]*/site-packages/|"|' .coverage/installed.json > .coverage/runtime.json
+	$(VENV)/bin/slipcover --fail-under 95 --out .coverage/all.json \
+		--merge .coverage/source.json .coverage/runtime.json
 
 check: $(VENV)/ready  ## formatting, lint, types, architecture
 	$(VENV)/bin/ruff format --check
@@ -50,7 +57,7 @@ docs: $(DOCS)/ready  ## the documents and the API as a site, in site/: no dead l
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(RUNTIME) $(DIST) $(DOCS) $(MATRIX) hrm-demo build dist site *.egg-info
+	rm -rf $(VENV) $(RUNTIME) $(DIST) $(DOCS) $(MATRIX) .coverage hrm-demo build dist site *.egg-info
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,7 +66,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 $(RUNTIME)/ready: pyproject.toml constraints.txt  # what production has, and what tests it
 	$(PYTHON) -m venv --clear $(RUNTIME)
-	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest pytest-xdist hypothesis
+	$(RUNTIME)/$(PIP) install --constraint constraints.txt . pytest pytest-xdist hypothesis slipcover
 	touch $@
 
 $(DIST)/ready: constraints.txt
