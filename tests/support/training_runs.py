@@ -35,6 +35,8 @@ def copied(model: HierarchicalReasoningModel) -> dict[str, Tensor]:
 
 
 SHORT: Final = {
+    "network.hierarchical.N_cycles": 1,  # a run is stopped between steps, never within one
+    "network.hierarchical.T_timesteps": 1,
     "training.epochs": 2,
     "training.batch_size": 150,
     "training.ema_decay": 0.9,
