@@ -32,7 +32,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     )
     (tmp_path / "settings.yaml").write_text(render(settings))
     tensors, out = tmp_path / "bars.safetensors", tmp_path / "runs"
-    prepare_series(settings, {("Alpha", "5"): random_bars(350, seed=1)}).save(tensors)
+    prepare_series(settings, {("Alpha", "5"): random_bars(365, seed=1)}).save(tensors)
     done = subprocess.run(
         [
             sys.executable,

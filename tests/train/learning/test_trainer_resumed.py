@@ -15,7 +15,7 @@ import torch
 from folders import content
 from lightning_fabric import Fabric
 from safetensors import SafetensorError
-from training_runs import REPORTS, SHORT, stopped
+from training_runs import ONE_CYCLE, REPORTS, SHORT, stopped
 
 from hrm_train import extend_vocabulary, load_checkpoint, train
 from hrm_train.data.prepared import Prepared
@@ -28,6 +28,11 @@ from hrm_train.learning.trainer import standing, train_folds
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="module")
+def short(make_settings: MakeSettings) -> Settings:
+    return make_settings(SHORT | ONE_CYCLE)
 
 
 @pytest.mark.parametrize("after", range(1, REPORTS + 1))
@@ -63,7 +68,7 @@ def test_a_run_stopped_again_and_again_writes_the_same_bytes_too(
 @pytest.fixture(scope="module")
 def seldom(make_settings: MakeSettings) -> Settings:
     """Saved after each epoch alone, or when it is asked to stop."""
-    return make_settings(SHORT | {"training.save_minutes": 1e6})
+    return make_settings(SHORT | ONE_CYCLE | {"training.save_minutes": 1e6})
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +211,7 @@ def test_a_run_is_not_resumed_under_other_settings(
     before = content(unstopped)
     message = rf"last\.safetensors: expected to resume what was begun, but .*{re.escape(named)}"
     with pytest.raises(CheckpointInvalid, match=message):
-        train(make_settings(SHORT | changes), tensors, unstopped, resume=True)
+        train(make_settings(SHORT | ONE_CYCLE | changes), tensors, unstopped, resume=True)
     assert content(unstopped) == before
 
 
