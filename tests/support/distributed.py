@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from planted import planted
+from synthetic import SMALL
 
 from hrm_train.data.split import chronological_split
 from hrm_train.learning.act import Order
 from hrm_train.learning.epochs import evaluate
 from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Run
-from hrm_train.settings import PRESETS, parse_settings
+from hrm_train.settings import parse_settings
 
 STEPS = 20
 SLOTS = 64
@@ -34,10 +35,13 @@ def main(processes: int, out: Path) -> None:
 
 def steps(fabric: Fabric, least: int) -> dict[str, Any]:
     """The losses, the state and the validation after `STEPS` steps."""
-    training = {**PRESETS["tiny"]["training"], "batch_size": SLOTS, "warmup_steps": 3}
+    network = {**SMALL["hierarchical_reasoning_model"]}
+    for name in ("h_module", "l_module"):
+        network[name] = {**network[name], "dropout": 0.0}  # each process would draw its own
+    training = {**SMALL["training"], "batch_size": SLOTS, "warmup_steps": 3}
     training |= {"max_segments": 3, "min_segments": least, "ema_decay": 0.5}
-    settings = parse_settings({**PRESETS["tiny"], "training": training})
-    prepared = planted(settings, 1000, seed=1)
+    settings = parse_settings({"hierarchical_reasoning_model": network, "training": training})
+    prepared = planted(settings, 700, seed=1)
     split = chronological_split(prepared, 0.2, settings.training.label_horizon)
     model = initial_model(settings, prepared, split).double()
     run = Run(fabric, model, prepared, Order(split.train, SLOTS, settings.training))

@@ -41,6 +41,9 @@ SHORT: Final = {
     "training.exploration": 0.5,
     "training.save_minutes": 0.0,
 }
+ONE_CYCLE: Final = {"network.hierarchical.N_cycles": 1, "network.hierarchical.T_timesteps": 1}
+"""Cheaper still, and nothing less: a run is stopped between steps, never within one."""
+
 REPORTS: Final = 10
 """Steps and epochs that such a run tells of, at least."""
 

@@ -16,20 +16,20 @@ from hrm_train.learning.epochs import evaluate
 from hrm_train.learning.run import Tensors
 from hrm_train.settings import Settings, parse_settings
 
-BARS = 6_000
+BARS = 4_500
 UNSEEN = 2_000
 """Bars of each series that is trained on, and of each unseen one."""
 
 DOCUMENT: dict[str, Any] = {
     "hierarchical_reasoning_model": {
-        "h_module": {"hidden_dim": 64, "num_layers": 1, "num_heads": 2, "ffn_dim": 128},
+        "h_module": {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 64},
         "l_module": {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 64},
-        "hierarchical": {"N_cycles": 2, "T_timesteps": 2},
+        "hierarchical": {"N_cycles": 2, "T_timesteps": 1},
         "embeddings": {"max_instruments": 8, "max_timeframes": 4, "instrument_dim": 16,
                        "timeframe_dim": 4},
         "input": {"history_bars": 200, "window": 10, "patch": 10},
     },
-    "training": {"learning_rate": 5e-3, "warmup_steps": 20, "batch_size": 256, "max_segments": 2,
+    "training": {"learning_rate": 1e-2, "warmup_steps": 20, "batch_size": 192, "max_segments": 2,
                  "ema_decay": 0.98, "label_horizon": 6},
 }  # fmt: skip
 """As large as the rule needs; its average over steps knows it after a third of the samples."""
@@ -65,13 +65,19 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoint"
 
 
-def test_it_learns_a_rule_of_several_bars_the_account_and_the_instrument(learned: Path) -> None:
-    found = accuracy_on_unseen_series(load_checkpoint(learned))
-    assert found >= 0.95 * ATTAINABLE
-    assert found <= ATTAINABLE + 0.02  # more would be more than there is to know
+@pytest.fixture(scope="module")
+def accuracy(learned: Path) -> float:
+    return accuracy_on_unseen_series(load_checkpoint(learned))
 
 
-def test_what_it_learned_survives_in_integers(learned: Path, tmp_path: Path) -> None:
+def test_it_learns_a_rule_of_several_bars_the_account_and_the_instrument(accuracy: float) -> None:
+    assert accuracy >= 0.95 * ATTAINABLE
+    assert accuracy <= ATTAINABLE + 0.02  # more would be more than there is to know
+
+
+def test_what_it_learned_survives_in_integers(
+    learned: Path, accuracy: float, tmp_path: Path
+) -> None:
     settings = small(epochs=1, learning_rate=1e-3)
     more = planted(settings, 1_500, seed=3)
     stamps = (more.bar_stamp + SECONDS * BARS, more.sample_end + SECONDS * BARS)
@@ -79,12 +85,12 @@ def test_what_it_learned_survives_in_integers(learned: Path, tmp_path: Path) -> 
     checkpoint = learn(settings, later, tmp_path, init_from=learned, quantise=True)
     assert checkpoint.model.quantised
     found = accuracy_on_unseen_series(checkpoint)
-    assert found >= accuracy_on_unseen_series(load_checkpoint(learned)) - 0.01
+    assert found >= accuracy - 0.01
 
 
 def test_it_stays_at_chance_where_labels_are_shuffled(tmp_path: Path) -> None:
     settings = small(epochs=2)
-    tensors = planted(settings, 3_000, seed=1)
+    tensors = planted(settings, 2_000, seed=1)
     rng = np.random.default_rng(3)
     returns = tensors.sample_returns.copy()
     for side in (-1, 0, 1):  # among samples with the same legal actions

@@ -20,8 +20,10 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     settings = make_settings(
         {
             "network.h_module.dropout": 0.1,
+            "network.hierarchical.N_cycles": 1,
+            "network.hierarchical.T_timesteps": 1,
             "training.epochs": 2,
-            "training.batch_size": 128,
+            "training.batch_size": 64,
             "training.ema_decay": 0.9,
             "training.max_segments": 3,
             "training.save_minutes": 0.0,
@@ -30,7 +32,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(
     )
     (tmp_path / "settings.yaml").write_text(render(settings))
     tensors, out = tmp_path / "bars.safetensors", tmp_path / "runs"
-    prepare_series(settings, {("Alpha", "5"): random_bars(500, seed=1)}).save(tensors)
+    prepare_series(settings, {("Alpha", "5"): random_bars(365, seed=1)}).save(tensors)
     done = subprocess.run(
         [
             sys.executable,

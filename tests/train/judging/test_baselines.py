@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from few_trees import few_trees
 from synthetic import random_bars
 
 from hrm_runtime.market.actions import LEGAL, Action, Side
@@ -47,7 +48,8 @@ def judged(prepared: Prepared) -> Integers:
 
 @pytest.fixture(scope="module")
 def answers(prepared: Prepared, known: Integers, judged: Integers) -> dict[str, Predictions]:
-    return baselines(prepared, known, judged)
+    with few_trees():
+        return baselines(prepared, known, judged)
 
 
 def signal(prepared: Prepared) -> Floats:
@@ -155,6 +157,7 @@ def test_answers_are_legal_and_lots_above_zero(
     assert set(prepared.sample_side[judged].tolist()) == {-1, 0, 1}
 
 
+@few_trees()
 def test_nothing_that_is_judged_changes_an_answer(
     prepared: Prepared, known: Integers, judged: Integers, answers: dict[str, Predictions]
 ) -> None:
@@ -170,6 +173,7 @@ def test_nothing_that_is_judged_changes_an_answer(
         assert found.quantity == pytest.approx(own.quantity[::5], rel=1e-9)
 
 
+@few_trees()
 def test_the_same_samples_and_seed_give_the_same_answers(
     prepared: Prepared, known: Integers, judged: Integers, answers: dict[str, Predictions]
 ) -> None:
@@ -191,7 +195,8 @@ def narrow(
     returns = prepared.sample_returns.copy()
     for side, action in ((Side.FLAT, SELL), (Side.LONG, CLOSE_LONG)):
         returns[known[prepared.sample_side[known] == side], action] = -100.0
-    found = baselines(replace(prepared, sample_returns=returns), known, judged)
+    with few_trees():
+        found = baselines(replace(prepared, sample_returns=returns), known, judged)
     sides = prepared.sample_side[judged]
     return {
         name: {side: set(found[name].action[sides == side].tolist()) for side in Side}
@@ -211,6 +216,7 @@ def test_an_action_never_best_before_is_never_answered(
     assert all(len(answered) == 1 for answered in narrow["majority"].values())
 
 
+@few_trees()
 def test_on_a_side_of_which_nothing_is_known_they_hold(
     prepared: Prepared, known: Integers, judged: Integers
 ) -> None:
@@ -242,6 +248,7 @@ def extreme_accounts(prepared: Prepared) -> Prepared:
     return replace(prepared, sample_account=account)
 
 
+@few_trees()
 @pytest.mark.parametrize("odd", [one_series, constant_columns, extreme_accounts])
 def test_odd_data_takes_nothing_from_what_can_be_learned(
     odd: Callable[[Prepared], Prepared], prepared: Prepared, known: Integers, judged: Integers
@@ -250,6 +257,7 @@ def test_odd_data_takes_nothing_from_what_can_be_learned(
     assert min(one.accuracy.value for one in found.values()) > 0.9
 
 
+@few_trees()
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_few_samples_are_learned_from(count: int, prepared: Prepared, judged: Integers) -> None:
     known = np.flatnonzero(prepared.sample_side == Side.FLAT)[:count]

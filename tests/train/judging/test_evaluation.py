@@ -4,13 +4,14 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from few_trees import few_trees
 from synthetic import random_bars
 
 from hrm_runtime.market.csv_files import read_csv, write_csv
@@ -42,6 +43,13 @@ MakeSettings = Callable[..., Settings]
 
 HORIZON = 6
 PREDICTORS = ["network", "majority", "logistic", "trees"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_trees() -> Iterator[None]:
+    """They are grown in every evaluation, and what a hundred learn is said in test_baselines."""
+    with few_trees():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -116,32 +116,31 @@ def test_each_epoch_trains_on_every_sample_once_in_another_order(
     assert first != split.train.tolist() != second != first
 
 
-@pytest.mark.parametrize("size", [64, 7, 1000])
-def test_an_epoch_is_judged_by_the_answers_that_would_be_served_without_dropout(
-    size: int,
-    prepared: Prepared,
-    split: Split,
-    make_settings: MakeSettings,
-    make_model: MakeModel,
-) -> None:
-    settings = make_settings(
-        {
-            "training.max_segments": 3,
-            "training.batch_size": size,
-            "network.h_module.dropout": 0.9,
-        }
-    )
-    model = make_model(settings)
-    with torch.no_grad():
-        model.q_head.logits.bias.copy_(torch.tensor([0.5, 0.0]))  # some halt after each segment
-    samples = split.validation[:100]
-    prepared_tensors = Tensors(prepared, 6)
+MakeHalting = Callable[[int], HierarchicalReasoningModel]
 
-    found = evaluate(open_fabric(HERE), model.train(), prepared_tensors, samples, 4, 0.5)
 
-    model.eval()
+@pytest.fixture(scope="module")
+def make_halting(make_settings: MakeSettings, make_model: MakeModel) -> MakeHalting:
+    """Models of the same weights, by the size of their batches."""
+
+    def make(size: int) -> HierarchicalReasoningModel:
+        changes = {"training.max_segments": 3, "network.h_module.dropout": 0.9}
+        model = make_model(make_settings({**changes, "training.batch_size": size}))
+        with torch.no_grad():
+            model.q_head.logits.bias.copy_(torch.tensor([0.5, 0.0]))  # some halt after each segment
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one_by_one(
+    prepared: Prepared, split: Split, make_halting: MakeHalting
+) -> tuple[list[float], list[float], list[int]]:
+    """Losses, regrets and segments of samples that are answered each on its own."""
+    model, prepared_tensors = make_halting(1), Tensors(prepared, 6)
     losses, regrets, segments = [], [], []
-    for sample in samples:
+    for sample in split.validation[:100]:
         one = torch.tensor([sample])
         states, segment, halted = None, 0, False
         while not halted:
@@ -151,10 +150,24 @@ def test_an_epoch_is_judged_by_the_answers_that_would_be_served_without_dropout(
             halted = segment == 3 or bool(q_halt > q_continue)
         segments.append(segment)
         labels = prepared_tensors.labels(one)
-        losses.append(answer_losses(outputs, *labels, settings.training).total.item())
+        losses.append(answer_losses(outputs, *labels, model.settings.training).total.item())
         returns = prepared.sample_returns[sample]
         regrets.append(np.nanmax(returns) - returns[outputs["action_type"].argmax()])
     assert set(segments) == {1, 2, 3}
+    return losses, regrets, segments
+
+
+@pytest.mark.parametrize("size", [64, 7, 1000])
+def test_an_epoch_is_judged_by_the_answers_that_would_be_served_without_dropout(
+    size: int,
+    prepared: Prepared,
+    split: Split,
+    make_halting: MakeHalting,
+    one_by_one: tuple[list[float], list[float], list[int]],
+) -> None:
+    model, samples = make_halting(size).train(), split.validation[:100]
+    found = evaluate(open_fabric(HERE), model, Tensors(prepared, 6), samples, 4, 0.5)
+    losses, regrets, segments = one_by_one
     assert (found.number, found.train_loss) == (4, 0.5)
     assert found.validation_loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert found.accuracy == np.mean([regret == 0 for regret in regrets])

@@ -437,7 +437,7 @@ def test_training_from_tensors_needs_neither_bars_nor_serving(
 def test_a_name_without_training_samples_is_decided_for_as_unknown(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    settings = make_settings({"training.epochs": 1})
+    settings = make_settings({"training.epochs": 1, "training.batch_size": 256})
     bars = moved(random_bars(260, seed=8, seconds=900), 3)
     series = {("Nifty", "5"): random_bars(1_100, seed=7), ("Tcs", "15"): bars}
     prepared = prepare_series(settings, series)
