@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -61,6 +64,20 @@ def tensors(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer("prepare", folder / "settings.yaml", "--data", few_bars, "--out", file)
 
     return once(tmp_path_factory, "tensors", write) / "bars.safetensors"
+
+
+@pytest.fixture
+def imported_anew() -> Iterator[None]:
+    """All modules of our packages are imported anew while the test lasts."""
+    before = take_ours()
+    yield
+    take_ours()
+    sys.modules.update(before)
+
+
+def take_ours() -> dict[str, ModuleType]:
+    ours = [name for name in sys.modules if name.startswith("hrm_")]
+    return {name: sys.modules.pop(name) for name in ours}
 
 
 @pytest.fixture
