@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 from artifact_copy import ArtifactCopy
-from command import answer, hrm
+from command import SERVING, Serving, answer, hrm
 from documents import ROOT
+from forks import forking
 from once import once
 from remembered import Remembered
 from rich.console import Console
@@ -64,6 +65,13 @@ def tensors(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer("prepare", folder / "settings.yaml", "--data", few_bars, "--out", file)
 
     return once(tmp_path_factory, "tensors", write) / "bars.safetensors"
+
+
+@pytest.fixture(scope="session")
+def serving() -> Iterator[Serving]:
+    """`hrm` in a process of its own in which nothing that only training needs can be imported."""
+    with forking(SERVING, "--listen") as environment:
+        yield Serving(environment)
 
 
 @pytest.fixture
