@@ -1,13 +1,18 @@
 """What tests of the command line share: settings, tensors, a terminal that breaks no line."""
 
+import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 from artifact_copy import ArtifactCopy
-from command import answer, hrm
+from command import SERVING, Serving, answer, hrm
 from documents import ROOT
+from forks import forking
 from once import once
 from remembered import Remembered
 from rich.console import Console
@@ -62,6 +67,27 @@ def tensors(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "tensors", write) / "bars.safetensors"
 
 
+@pytest.fixture(scope="session")
+def serving() -> Iterator[Serving]:
+    """`hrm` in a process of its own in which nothing that only training needs can be imported."""
+    with forking(SERVING, "--listen") as environment:
+        yield Serving(environment)
+
+
+@pytest.fixture
+def imported_anew() -> Iterator[None]:
+    """All modules of our packages are imported anew while the test lasts."""
+    before = take_ours()
+    yield
+    take_ours()
+    sys.modules.update(before)
+
+
+def take_ours() -> dict[str, ModuleType]:
+    ours = [name for name in sys.modules if name.startswith("hrm_")]
+    return {name: sys.modules.pop(name) for name in ours}
+
+
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal in which no cell is broken."""
@@ -71,16 +97,27 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The frozen artifact, as if it were the one that comes with a clone: for any series."""
-    folder = tmp_path_factory.mktemp("released") / "artifact"
-    shutil.copytree(ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}", folder)
-    ArtifactCopy(folder).reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
-    return folder
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(ROOT / "tests" / "data" / f"artifact-{FORMAT_VERSION}", folder)
+        ArtifactCopy(folder).reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
+
+    return once(tmp_path_factory, "released", copy)
+
+
+class Said(NamedTuple):
+    """How a call of `hrm` ended, as typer's result of it has it."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    output: str
 
 
 @pytest.fixture(scope="session")
 def demo_run(
     released: Path, remembered: Remembered, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Any]:
+) -> tuple[Path, Said]:
     """The folder of a demo at the size of a test, and what it said.
 
     It has the newest bars of four of its series and of one that is too short, a network that
@@ -89,10 +126,17 @@ def demo_run(
     series = {name: bars[-NEWEST:] for name, bars in demo_bars().items() if name in DEMO}
     # so small a network hardly learns to halt, and so few bars must suffice for four folds
     training = {**SMALL["training"], "max_segments": 1, "validation_fraction": 0.4}
-    folder = tmp_path_factory.mktemp("demo") / "hrm-demo"
-    with pytest.MonkeyPatch.context() as patch:
-        remembered.install(patch)
-        patch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
-        patch.setattr(hrm_cli.demo, "PRESETS", {"tiny": {**SMALL, "training": training}})
-        patch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
-        return folder, hrm("demo", "--out", folder, "--artifact", released)
+
+    def run(folder: Path) -> None:
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            remembered.install(patch)
+            patch.setattr(hrm_cli.demo, "demo_bars", lambda: series)
+            patch.setattr(hrm_cli.demo, "PRESETS", {"tiny": {**SMALL, "training": training}})
+            patch.setattr(hrm_cli.demo, "PARITY_WINDOWS", 40)
+            result = hrm("demo", "--out", folder / "hrm-demo", "--artifact", released)
+        said = {name: getattr(result, name) for name in Said._fields}
+        (folder / "said.json").write_text(json.dumps(said))
+
+    folder = once(tmp_path_factory, "demo", run)
+    return folder / "hrm-demo", Said(**json.loads((folder / "said.json").read_text()))

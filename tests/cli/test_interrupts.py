@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 from command import hrm
+from forks import forking
 from synthetic import SMALL
 
 from hrm_cli.__main__ import main
@@ -74,17 +75,29 @@ def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[dict[str, str]]:
+    """The environment in which `INTERRUPTED` is a fork of one process that has loaded torch."""
+    with forking(INTERRUPTED, "--listen") as environment:
+        yield {**os.environ, **environment}
+
+
 Ended = tuple[int, str, list[str]]
 """The exit code of `hrm`, its standard output, and the lines of its standard error."""
 
 
 def process_signalled(
-    arguments: list[str], name: str, number: int, one: int, rank: int = 0
+    environment: Mapping[str, str],
+    arguments: list[str],
+    name: str,
+    number: int,
+    one: int,
+    rank: int = 0,
 ) -> Ended:
     """How a process of its own ends that gets a signal when it is held."""
     process = subprocess.Popen(
         [sys.executable, INTERRUPTED, *arguments],
-        env={**os.environ, "HELD": f"{rank} {name} {number}"},
+        env={**environment, "HELD": f"{rank} {name} {number}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -147,11 +160,12 @@ NOTICE = "hrm: stopping after this step; Ctrl-C again ends at once"
 
 
 def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it(
-    place: Path, trained: Trained, tmp_path: Path
+    place: Path, trained: Trained, tmp_path: Path, forks: dict[str, str]
 ) -> None:
+    """The process that is interrupted is no fork, but one as any shell starts it."""
     out = tmp_path / "it's here"
     arguments = ask(place, "train", "--out", out, "--device", "cpu", "--json")
-    returned, printed, said = process_signalled(arguments, IN_A_STEP, 3, signal.SIGINT)
+    returned, printed, said = process_signalled(os.environ, arguments, IN_A_STEP, 3, signal.SIGINT)
     assert (returned, printed) == (130, "")
     assert NOTICE in said
     told, line = said[-2:]
@@ -160,13 +174,7 @@ def test_training_that_is_interrupted_is_saved_and_the_line_it_prints_resumes_it
     words = shlex.split(line)
     assert words == [sys.executable, str(INTERRUPTED), *arguments, "--resume"]
     assert content(out) != trained()
-    resumed = subprocess.run(
-        words,
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    resumed = subprocess.run(words, env=forks, capture_output=True, text=True, check=True)
     assert resumed.stderr.startswith(f"{out}: going on after ")
     assert resumed.stderr.splitlines()[0].endswith("step 3, in epoch 1 of 2")
     assert content(out) == trained()
@@ -235,22 +243,23 @@ def test_a_walk_forward_goes_on_in_the_fold_that_was_interrupted(
 
 
 def test_of_several_processes_all_stop_where_one_is_interrupted(
-    place: Path, tmp_path: Path
+    place: Path, tmp_path: Path, forks: dict[str, str]
 ) -> None:
     """The exit code is that of Ctrl-C: the first process does not know what came to another."""
     arguments = ask(place, "train", "--devices", "2", "--device", "cpu", "--out")
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = [sys.executable, str(INTERRUPTED), *arguments]
-    subprocess.run([*command, whole], capture_output=True, check=True)
-    ended = process_signalled([*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1)
-    returned, _, said = ended
+    subprocess.run([*command, whole], env=forks, capture_output=True, check=True)
+    returned, _, said = process_signalled(
+        forks, [*arguments, str(out)], IN_A_STEP, 3, signal.SIGTERM, rank=1
+    )
     assert returned == 130
     told = [line for line in said if line.startswith("hrm: ")]
     assert told == [
         f"hrm: interrupted; {out} holds training up to step 3, in epoch 1 of 2; go on with"
     ]
     resume = shlex.split(said[said.index(told[0]) + 1])
-    subprocess.run(resume, capture_output=True, check=True)
+    subprocess.run(resume, env=forks, capture_output=True, check=True)
     assert content(out) == content(whole)
 
 

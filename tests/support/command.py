@@ -1,9 +1,11 @@
 """`hrm`, called in this process, or in one of its own that lacks something."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
@@ -38,6 +40,35 @@ def without(*packages: str) -> Callable[..., "subprocess.CompletedProcess[str]"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return run
+
+
+SERVING = Path(__file__).with_name("serving.py")
+"""`hrm` without what only training needs."""
+
+
+class Serving:
+    """`SERVING`, in forks of one process that has loaded what it needs."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = {**os.environ, **environment}
+
+    def start(
+        self, *arguments: object, before: str = "", **streams: Any
+    ) -> "subprocess.Popen[str]":
+        """A process of `hrm`, or where `before` is given of that code and then `hrm`."""
+        command = [sys.executable, str(SERVING), *map(str, arguments)]
+        environment = {**self._environment, "BEFORE": before}
+        return subprocess.Popen(command, env=environment, text=True, **streams)
+
+    def __call__(
+        self, *arguments: object, before: str = "", stdout: int = subprocess.PIPE
+    ) -> "subprocess.CompletedProcess[str]":
+        """How such a process has ended."""
+        with self.start(
+            *arguments, before=before, stdout=stdout, stderr=subprocess.PIPE
+        ) as process:
+            said = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
 def asked_once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,15 +2,26 @@
 
 `HELD` is "RANK NAME NUMBER": the process of that rank says its id on standard error before the
 call of that number of the function called NAME, and waits for a line on standard input.
+
+`python interrupted.py --listen SOCKET` loads what training from tensors needs, for `forks` of it to
+go on from there. No library that serves can be imported in them.
 """
 
 import os
 import pkgutil
 import signal
 import sys
+from importlib import import_module
 from typing import Any
 
-from hrm_cli.__main__ import main
+from forks import listen, run
+
+SERVING = ("onnxruntime", "talib")
+TRAINING = (
+    "hrm_cli.verbs.train",
+    "hrm_cli.show.training",
+    "hrm_train.learning.trainer",
+)
 
 
 def hold(rank: str, name: str, number: str) -> None:
@@ -31,8 +42,22 @@ def hold(rank: str, name: str, number: str) -> None:
     setattr(place, attribute, held)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run `hrm`, held where that was asked for."""
+    from hrm_cli.__main__ import main as hrm  # after the decision whether a fork runs it
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been started ignoring it
     if "HELD" in os.environ:
         hold(*os.environ["HELD"].split())
-    main()
+    hrm()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--listen":
+        sys.modules.update(dict.fromkeys(SERVING))  # type: ignore[arg-type]  # None bars a module
+        for module in TRAINING:
+            import_module(module)
+        listen(sys.argv[2])
+        main()
+    else:
+        run(main)

@@ -1,7 +1,6 @@
 """`hrm backtest` and `hrm trace` say what the library found, in words and in JSON."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Serving
 from rich.console import Console
 from synthetic import random_bars
 from typer.testing import CliRunner
@@ -427,23 +427,15 @@ def test_trace_takes_one_series(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["backtest", "trace"])
-def test_neither_needs_a_training_library(verb: str, data: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'onnx', 'polars', 'yaml'): sys.modules[name] = None\n"
-        "from hrm_cli.__main__ import main; main()"
-    )
+def test_neither_needs_a_training_library(
+    verb: str, data: Path, tmp_path: Path, serving: Serving
+) -> None:
     picture = tmp_path / "one.png"
     options = {
         "backtest": ["--data", str(data), "--picture", str(picture)],
         "trace": ["--bars", str(data / "Alpha_5.csv"), "--out", str(picture)],
     }
-    result = subprocess.run(
-        [sys.executable, "-c", code, verb, str(ARTIFACT), *options[verb], "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = serving(verb, ARTIFACT, *options[verb], "--json")
     assert result.returncode == DONE, result.stderr
     assert json.loads(result.stdout)
     assert picture.exists()

@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from command import Serving
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from processes import is_running, wait_for_the_end
@@ -126,21 +127,13 @@ def test_an_artifact_alone_is_told_as_json() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_measuring_an_artifact_needs_no_training_library(tmp_path: Path) -> None:
-    code = """
-import sys
-for name in ("torch", "onnx", "onnxscript", "openvino"):
-    sys.modules[name] = None
+def test_measuring_an_artifact_needs_no_training_library(tmp_path: Path, serving: Serving) -> None:
+    quick = """
 from hrm_runtime.measure import bench
 bench.ROUNDS = bench.BATCH_ROUNDS = 2
 bench.TURN = 0.0
-from hrm_cli.__main__ import main
-main()
 """
-    arguments = ["bench", str(ARTIFACT), "--picture", str(tmp_path / "bench.png")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    done = serving("bench", ARTIFACT, "--picture", tmp_path / "bench.png", before=quick)
     assert done.returncode == DONE, done.stderr
     assert "hrm fp32" in done.stdout
     assert matplotlib.image.imread(tmp_path / "bench.png").ndim == 3
@@ -149,28 +142,28 @@ main()
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills as POSIX does")
 @pytest.mark.parametrize("killed_by", ["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize("moment", ["opening hrm fp32", "measuring at batch 1"])
-def test_the_worker_of_a_bench_that_was_killed_ends_too(killed_by: str, moment: str) -> None:
-    code = """
+def test_the_worker_of_a_bench_that_was_killed_ends_too(
+    killed_by: str, moment: str, serving: Serving
+) -> None:
+    telling = """
+import os
 import sys
 from hrm_runtime.measure import bench
 bench.TURN = 1e9  # it would compute for ever
 class Told(bench.Worker):
     def __init__(self, *command):
         super().__init__(*command)
-        print(self._process.pid, file=sys.stderr, flush=True)
+        print(os.getpid(), self._process.pid, file=sys.stderr, flush=True)
 bench.Worker = Told
-from hrm_cli.__main__ import main
-main()
 """
-    command = [sys.executable, "-c", code, "bench", str(ARTIFACT)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with serving.start("bench", ARTIFACT, before=telling, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "opening hrm fp32\n"
-        worker = int(process.stderr.readline())
+        own, worker = map(int, process.stderr.readline().split())
         if moment == "measuring at batch 1":
             assert process.stderr.readline() == f"{moment}\n"
         assert is_running(worker)
-        process.send_signal(getattr(signal, killed_by))
+        os.kill(own, getattr(signal, killed_by))
         wait_for_the_end(worker)
         assert process.wait() == {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}[killed_by]
 

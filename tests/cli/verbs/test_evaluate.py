@@ -4,13 +4,14 @@ import json
 import shutil
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 from command import BAD_INPUT, DONE, asked_once, hrm
 
 from hrm_runtime import BadInput
-from hrm_train.judging import evaluation
+from hrm_train.judging import baselines, evaluation
 
 
 def test_evaluate_prints_the_librarys_judgement_and_shows_the_network_above_its_baselines(
@@ -19,6 +20,9 @@ def test_evaluate_prints_the_librarys_judgement_and_shows_the_network_above_its_
     shutil.copytree(checkpoint_folder, tmp_path / "fold-1")
     judge = asked_once(evaluation.evaluate)
     monkeypatch.setattr(evaluation, "evaluate", judge)
+    for kind in ("Classifier", "Regressor"):  # of which a hundred trees take seconds
+        name = f"HistGradientBoosting{kind}"
+        monkeypatch.setattr(baselines, name, partial(getattr(baselines, name), max_iter=2))
     said = hrm("evaluate", tmp_path, "--data", bars_folder, "--json")
     assert said.exit_code == DONE, said.output
     expected = asdict(judge())

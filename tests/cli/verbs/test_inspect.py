@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from command import DONE, answer, hrm, without
+from command import DONE, Serving, answer, hrm
 from ladders import LADDER, rows_of
 from rich.console import Console
 
@@ -60,7 +60,7 @@ def test_inspect_shows_the_ladder(artifact_folder: Path) -> None:
     ]
 
 
-def test_inspecting_needs_no_training_library(artifact_folder: Path) -> None:
-    inspected = without("torch", "onnx", "polars", "yaml")("inspect", artifact_folder, "--json")
+def test_inspecting_needs_no_training_library(artifact_folder: Path, serving: Serving) -> None:
+    inspected = serving("inspect", artifact_folder, "--json")
     assert inspected.returncode == DONE, inspected.stderr
     assert json.loads(inspected.stdout)["model_id"] == load_contract(artifact_folder).id

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import BAD_INPUT, DONE, GATE_FAILED, answer, hrm, without
+from command import BAD_INPUT, DONE, GATE_FAILED, Serving, answer, hrm
 
 from hrm_runtime import Account, Reason, load, read_csv
 from hrm_runtime.artifact.decision import hold
@@ -118,8 +118,10 @@ def test_an_unknown_instrument_exits_with_2_and_names_the_known(
     assert "expected one of Alpha, Beta; found 'Gamma'" in result.stderr
 
 
-def test_deciding_needs_no_training_library(artifact_folder: Path, bars_folder: Path) -> None:
+def test_deciding_needs_no_training_library(
+    artifact_folder: Path, bars_folder: Path, serving: Serving
+) -> None:
     arguments = predict(artifact_folder, bars_folder / "Alpha_5.csv", "--json")
-    result = without("torch")(*arguments)
+    result = serving(*arguments)
     assert result.returncode == DONE, result.stderr
     assert json.loads(result.stdout)["reason"] == "ok"

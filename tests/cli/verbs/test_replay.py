@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Serving
 from live import ON, SAFETY_S, Clock, bar_at
 from rich.console import Console
 from synthetic import ACCOUNTS, random_bars
@@ -168,19 +167,7 @@ def test_what_cannot_be_replayed_exits_with_2(
     assert message in result.stderr
 
 
-def test_a_replay_needs_nothing_but_the_extra_cli(journal: Path) -> None:
-    code = (
-        "import sys\n"
-        "for name in ('torch', 'onnx', 'onnxscript', 'polars', 'yaml'):\n"
-        "    sys.modules[name] = None\n"
-        "from hrm_cli.__main__ import main\n"
-        "main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, "replay", journal, "--model", ARTIFACT, "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_replay_needs_nothing_but_the_extra_cli(journal: Path, serving: Serving) -> None:
+    result = serving("replay", journal, "--model", ARTIFACT, "--json")
     assert result.returncode == EQUAL, result.stderr
     assert json.loads(result.stdout) == {**COUNTS, "difference": None}

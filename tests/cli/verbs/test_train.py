@@ -1,7 +1,9 @@
 """`hrm train` leaves a checkpoint, says how it went, and goes on with one."""
 
+import importlib
 import math
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 import torch.utils.tensorboard
-from command import BAD_INPUT, DONE, answer, hrm, unframed, without
+from command import BAD_INPUT, DONE, answer, hrm, unframed
 from folders import content
+from interrupted import SERVING
 from synthetic import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
 import hrm_train.learning.devices
+from hrm_cli.app import app
 from hrm_cli.show import console, training
 from hrm_cli.verbs.train import failing_threads_quiet
 from hrm_train import load_checkpoint, load_settings
@@ -252,12 +257,22 @@ def test_what_train_cannot_do_exits_with_2_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
+@pytest.mark.usefixtures("imported_anew")
 def test_training_from_tensors_needs_no_serving_library(
-    settings: Path, tensors: Path, tmp_path: Path
+    settings: Path, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = without("talib", "onnxruntime")
-    result = train("train", settings, "--data", tensors, "--out", tmp_path / "new")
-    assert result.returncode == DONE, result.stderr
+    """Of all our modules anew; whether torch needs one, processes of test_interrupts.py tell."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in SERVING]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in SERVING:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("hrm_runtime.artifact.session")
+    fresh = importlib.import_module("hrm_cli.app")
+    arguments = ["train", settings, "--data", tensors, "--out", tmp_path / "new"]
+    result = CliRunner().invoke(fresh.app, list(map(str, arguments)))
+    assert result.exit_code == DONE, result.output
+    assert fresh.app is not app
     assert (tmp_path / "new" / "checkpoint.json").exists()
 
 
