@@ -22,11 +22,11 @@ test: check $(RUNTIME)/ready  ## everything CI runs
 	rm -rf build .coverage  # what an old build holds would be installed too
 	mkdir .coverage
 	$(VENV)/bin/slipcover --format json --out .coverage/source.json -m pytest $(PARALLEL) \
-		tests/train tests/export tests/cli $$(grep -rl importorskip tests/runtime)
+		tests/train tests/cli tests/export $$(grep -rl importorskip tests/runtime)
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
 	cd tests && ../$(RUNTIME)/bin/slipcover --source ../$(SITE)/hrm_runtime \
 		--format json --out ../.coverage/installed.json -m pytest $(PARALLEL) runtime
-	sed 's|"[^"]*/site-packages/|"|' .coverage/installed.json > .coverage/runtime.json
+	sed 's|"[^"]*/site-packages/|"|g' .coverage/installed.json > .coverage/runtime.json
 	$(VENV)/bin/slipcover --fail-under 95 --out .coverage/all.json \
 		--merge .coverage/source.json .coverage/runtime.json
 

@@ -1,5 +1,6 @@
 """What the export and command line tests share: tiny checkpoints and the artifact made of one."""
 
+import gc
 import os
 
 # read when torch is imported, here and in processes that tests start
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from remembered import Remembered
 
     from hrm_train.learning.checkpoint import Checkpoint
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, so nothing looks through it again and again for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

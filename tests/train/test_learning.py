@@ -16,7 +16,7 @@ from hrm_train.learning.epochs import evaluate
 from hrm_train.learning.run import Tensors
 from hrm_train.settings import Settings, parse_settings
 
-BARS = 4_500
+BARS = 6_000
 UNSEEN = 2_000
 """Bars of each series that is trained on, and of each unseen one."""
 
@@ -24,7 +24,7 @@ DOCUMENT: dict[str, Any] = {
     "hierarchical_reasoning_model": {
         "h_module": {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 64},
         "l_module": {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 64},
-        "hierarchical": {"N_cycles": 2, "T_timesteps": 1},
+        "hierarchical": {"N_cycles": 2, "T_timesteps": 2},
         "embeddings": {"max_instruments": 8, "max_timeframes": 4, "instrument_dim": 16,
                        "timeframe_dim": 4},
         "input": {"history_bars": 200, "window": 10, "patch": 10},
