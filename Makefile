@@ -11,6 +11,8 @@ PIP := bin/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+unexport PYTHONDONTWRITEBYTECODE  # tests start many interpreters, which find what one compiled
+
 .PHONY: demo test check fmt bench dist docs matrix clean
 
 demo: $(VENV)/ready  ## decide at full size; train small, export, check parity, decide without torch
