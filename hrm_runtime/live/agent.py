@@ -167,7 +167,8 @@ class HRMAgent:
         if newest is None:
             raise BadInput("observation: expected the engine to have bars of this stream; feed it")
         instrument = self.engine.model.contract.instrument(self._stream["instrument"])
-        require_shown(newest, shown, instrument.tick_size)
+        tick = instrument.tick_size if instrument.id else 0.0  # that of unknown ones is anybody's
+        require_shown(newest, shown, tick)
         return newest, Account(**account)
 
 

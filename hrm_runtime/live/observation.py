@@ -30,6 +30,9 @@ HOST_COLUMNS: Final = (*PRICES, STAMP, *FEATURES[:48])
 _LARGEST_SCORE: Final = 5.0
 """The host clips its z-scores there."""
 
+_TICK: Final = 1e-3
+"""Of a price: no tick counts for more, since facts that nobody declared have one of 0.05."""
+
 _FLOAT32: Final = 2.0**-24
 """Of a value: at least what rounding it to float32 may have changed."""
 
@@ -130,19 +133,24 @@ def require_count(name: str, count: int) -> None:
 
 
 def require_shown(newest: Bar, shown: Mapping[str, float], tick: float) -> None:
-    """Hold the last bar of an observation to the engine's, within half a `tick` and float32.
+    """Hold the last bar of an observation to the engine's.
+
+    Prices may differ by half a `tick`, at most by a thousandth, and by what float32 rounds; a stamp
+    by that alone.
 
     Raises:
         BadInput: it shows another bar, or prices that are normalised.
     """
     expected = {name: getattr(newest, name) for name in PRICES}
+    allowed = {name: min(tick / 2, _TICK * price) for name, price in expected.items()}
     if STAMP in shown:
         expected[STAMP] = newest.datetime
+        allowed[STAMP] = 0.0
     found = {name: shown[name] for name in expected}
     different = [
         name
         for name, value in found.items()
-        if abs(value - expected[name]) > tick / 2 + _FLOAT32 * abs(value)
+        if abs(value - expected[name]) > allowed[name] + _FLOAT32 * abs(value)
     ]
     if not different:
         return

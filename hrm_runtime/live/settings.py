@@ -30,7 +30,8 @@ class LiveSettings:
         deadline: seconds from call to answer; later is HOLD.
         stale_after: seconds after a bar's close in which a decision at it is still worth having,
             by timeframe; half a bar, at most a minute, for those not named.
-        clock_skew: seconds by which this machine's clock may be behind the feed's.
+        clock_skew: seconds by which this machine's clock may be behind the feed's, but half a bar
+            at most.
         failures: in a row that open the breaker.
         rollback_after: failures in a row, fewer than those, after which an artifact that was
             loaded meanwhile is replaced by the one before it; None leaves that to an operator.

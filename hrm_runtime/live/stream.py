@@ -8,7 +8,7 @@ import numpy as np
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
 from hrm_runtime.errors import BadBars, Untrusted
-from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers
+from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers, same_prices
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import TradingHours
 from hrm_runtime.market.stamps import LATEST_STAMP, moment
@@ -23,7 +23,7 @@ class Stream:
     Args:
         seconds: length of a bar.
         hours: which bars there should be.
-        skew: seconds by which this machine's clock may be behind.
+        skew: seconds by which this machine's clock may be behind; of short bars half a bar.
 
     Attributes:
         bars: the newest, None before the first.
@@ -38,7 +38,7 @@ class Stream:
         self._history = contract.features.history_bars
         self._window = contract.features.window
         self._needed = contract.bars_needed
-        self._skew = skew
+        self._skew = min(skew, seconds / 2)  # no bar is taken before it opens
 
     @property
     def ready(self) -> bool:
@@ -142,7 +142,8 @@ class Stream:
     def _require_equal(self, bar: Bars) -> None:
         assert self.bars is not None
         known, found = self.bars.newest(), bar.newest()
-        if known[:5] != found[:5]:
+        prices = (np.array(one[1:5]).reshape(-1, 1) for one in (known, found))
+        if not same_prices(*prices).all():
             raise Untrusted(
                 Reason.BAD_INPUT,
                 f"bar: expected what was given for {moment(known.datetime)} before, {known[1:5]}, "

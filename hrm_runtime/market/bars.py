@@ -1,5 +1,6 @@
 """Bars: open-time-stamped OHLCV columns that are clean by construction."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -21,6 +22,9 @@ REQUIRED: Final = ("datetime", *PRICES)
 PRICE_RANGE: Final = (1e-12, 1e12)
 """A price outside is refused as a feed error; inside, no feature can overflow float32."""
 
+ROUNDING: Final = 1e-9
+"""Of a price: what a feed's own rounding, or a factor for splits, may have parted."""
+
 
 class Bar(NamedTuple):
     """One closed bar: opening time in epoch seconds UTC, prices in currency, volume if there is."""
@@ -38,7 +42,7 @@ class Cleaning:
     """What was mended while reading bars. Everything that cannot be mended is refused instead."""
 
     duplicates: int = 0
-    """Rows dropped because another row was equal to them in every column."""
+    """Rows dropped because a later row had their stamp and prices."""
     disordered: int = 0
     """Places where a row's stamp was earlier than that of the row before it."""
 
@@ -47,19 +51,21 @@ class Cleaning:
 class Bars:
     """Closed bars of one series, oldest first, one per stamp.
 
-    Construction copies, sorts by stamp and drops exact duplicates (`cleaning` counts both), then
-    freezes the arrays. Sequences of any kind are accepted.
+    Construction copies, sorts by stamp and drops duplicates (`cleaning` counts both), then freezes
+    the arrays. A high or low that misses the open or close by `ROUNDING` at most is put onto it.
+    Sequences of any kind are accepted.
 
     Attributes:
         datetime: int64 [n], opening time in epoch seconds UTC, strictly increasing.
         open, high, low, close: float64 [n], prices in currency.
-        volume: float64 [n], or None where the feed has none. No feature reads it.
+        volume: float64 [n], or None where the feed has none. No feature reads it: what is none,
+            below 0 or not finite, is NaN, and of duplicates the last one's stays.
         cleaning: what was mended.
 
     Raises:
         BadBars: columns of different lengths, a value that is not a number, a stamp that is not
-            whole epoch seconds, two different bars with one stamp, a price outside `PRICE_RANGE`,
-            or a bar whose low or high does not enclose its open and close.
+            whole epoch seconds, two bars with one stamp and different prices, a price outside
+            `PRICE_RANGE`, or a bar whose low or high does not enclose its open and close.
     """
 
     datetime: Integers
@@ -87,9 +93,17 @@ class Bars:
         repeated = np.diff(stamps) == 0
         if repeated.any():
             _refuse_conflicts(stamps, values, repeated, tuple(columns))
-            keep = np.concatenate(([True], ~repeated))
+            keep = np.concatenate((~repeated, [True]))
             stamps, values = stamps[keep], values[:, keep]
-        _refuse_impossible(stamps, values)
+        smallest, largest = PRICE_RANGE
+        possible = (values[:4] >= smallest) & (values[:4] <= largest)
+        expected = f"finite prices between {smallest:g} and {largest:g}"
+        _require(np.logical_and.reduce(possible), expected, stamps, values)
+        _enclose(values)
+        open_, high, low, close = values[:4]
+        enclosed = (low <= np.minimum(open_, close)) & (high >= np.maximum(open_, close))
+        _require(enclosed, "low <= open, close <= high", stamps, values)
+        values[4:][~((values[4:] >= 0) & np.isfinite(values[4:]))] = np.nan
 
         self._freeze(stamps, dict(zip(columns, values, strict=True)))
         object.__setattr__(self, "cleaning", Cleaning(int(repeated.sum()), disordered))
@@ -127,13 +141,14 @@ class Bars:
 
     def newest(self) -> Bar:
         """The last bar; there must be one."""
+        volume = None if self.volume is None else float(self.volume[-1])
         return Bar(
             datetime=int(self.datetime[-1]),
             open=float(self.open[-1]),
             high=float(self.high[-1]),
             low=float(self.low[-1]),
             close=float(self.close[-1]),
-            volume=None if self.volume is None else float(self.volume[-1]),
+            volume=None if volume is None or math.isnan(volume) else volume,
         )
 
     def __len__(self) -> int:
@@ -214,11 +229,18 @@ def _stamps(column: Floats) -> Integers:
     return column.astype(np.int64)
 
 
+def same_prices(one: Floats, other: Floats) -> npt.NDArray[np.bool_]:
+    """Where prices, [4, n] each, are those of one bar: equal but for `ROUNDING`."""
+    close = abs(one - other) <= ROUNDING * abs(one)
+    same: npt.NDArray[np.bool_] = np.logical_and.reduce(close)
+    return same
+
+
 def _refuse_conflicts(
     stamps: Integers, values: Floats, repeated: npt.NDArray[np.bool_], names: tuple[str, ...]
 ) -> None:
-    """Raise if two rows share a stamp (`repeated[i]`: rows i and i + 1) and differ elsewhere."""
-    differs = repeated & (values[:, 1:] != values[:, :-1]).any(axis=0)
+    """Raise if two rows share a stamp (`repeated[i]`: rows i and i + 1) and differ in a price."""
+    differs = repeated & ~same_prices(values[:4, 1:], values[:4, :-1])
     if differs.any():
         where = int(np.argmax(differs))
         first, second = (
@@ -229,25 +251,17 @@ def _refuse_conflicts(
         )
 
 
-def _refuse_impossible(stamps: Integers, values: Floats) -> None:
+def _require(good: npt.NDArray[np.bool_], expected: str, stamps: Integers, values: Floats) -> None:
+    if not good.all():
+        where = int(np.argmin(good))
+        prices = zip(PRICES, values[:4, where].tolist(), strict=True)
+        found = ", ".join(f"{name} {value!r}" for name, value in prices)
+        raise BadBars(f"bars: expected {expected}; found {found} at {stamps[where]}")
+
+
+def _enclose(values: Floats) -> None:
+    """Put highs and lows that rounding alone parted from the open or close onto it."""
     open_, high, low, close = values[:4]
-    smallest, largest = PRICE_RANGE
-    checks = (
-        (
-            ((values[:4] >= smallest) & (values[:4] <= largest)).all(axis=0),
-            f"expected finite prices between {smallest:g} and {largest:g}",
-        ),
-        (
-            (low <= np.minimum(open_, close)) & (high >= np.maximum(open_, close)),
-            "expected low <= open, close <= high",
-        ),
-        (
-            (values[4:] >= 0).all(axis=0) & np.isfinite(values[4:]).all(axis=0),
-            "expected volume >= 0",
-        ),
-    )
-    for good, expected in checks:
-        if not good.all():
-            where = int(np.argmin(good))
-            found = ", ".join(f"{v:g}" for v in values[:, where])
-            raise BadBars(f"bars: {expected}; found {found} at {stamps[where]}")
+    highest, lowest = np.maximum(open_, close), np.minimum(open_, close)
+    np.copyto(high, highest, where=(high < highest) & (highest - high <= ROUNDING * highest))
+    np.copyto(low, lowest, where=(low > lowest) & (low - lowest <= ROUNDING * lowest))

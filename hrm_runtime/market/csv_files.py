@@ -1,6 +1,7 @@
 """Bars from CSV files and into them; what cannot be read is named by line and column."""
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def _columns(file: Iterable[str]) -> dict[str, Floats]:
             rows.append(_numbers_of_line(reader.line_num, cells, header, places))
             lines.append(reader.line_num)
     table = np.array(rows).reshape(len(rows), len(known))
-    _require_finite(table, lines, known)
+    _require_finite(table[:, : len(REQUIRED)], lines, REQUIRED)
     stamps = table[:, known.index("datetime")]
     if (bad := not_stamps(stamps)).any():
         where = int(np.argmax(bad))
@@ -109,11 +110,16 @@ def _numbers_of_line(
             + ("; write numbers with a decimal point" if len(cells) > len(header) else "")
         )
     try:
-        return [float(cells[place]) for place in places]
+        return [_number(cells[place], header[place]) for place in places]
     except ValueError:
         place = next(place for place in places if not _is_number(cells[place]))
         explained = _bad_cell(header[place], cells[place])
         raise BadBars(f"line {line}, column {header[place]}: {explained}") from None
+
+
+def _number(cell: str, name: str) -> float:
+    """What a cell says; an empty one of volume, which no feature reads, says nothing."""
+    return math.nan if name == "volume" and not cell.strip() else float(cell)
 
 
 def _bad_cell(name: str, cell: str) -> str:

@@ -1,5 +1,6 @@
 """What was read of the bars that were given, and what could not be used."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ def series(found: "Sequence[Series]") -> None:
             f"skipped: {one.skipped}" if one.skipped else f"{one.samples:,}",
         )
     console.out.print(table)
+
+
+def price(value: float) -> str:
+    """With two decimals, or as many as show four digits of a small one."""
+    return f"{value:,.{max(2, 3 - math.floor(math.log10(value)))}f}"
 
 
 def skipped(found: Sequence[SkippedSeries]) -> None:

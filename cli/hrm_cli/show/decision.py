@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from hrm_cli.show import console
+from hrm_cli.show.bars import price
 from hrm_runtime import Action, Bars, Decision
 from hrm_runtime.market.stamps import moment
 
@@ -31,7 +32,7 @@ def decisions(made: Sequence[tuple[str, str, Bars, Decision]]) -> None:
         table.add_row(
             f"[bold]{escape(instrument)}[/bold] {escape(timeframe)}\n"
             f"{moment(int(bars.datetime[-1]))}\n"
-            f"close {bars.close[-1]:,.2f}",
+            f"close {price(bars.close[-1])}",
             f"[bold]{action}[/bold] {lots}\n"
             f"value {decision.value:+.2f} ATR\n"
             f"{reason}, {decision.latency_ms:.1f} ms",

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from hrm_cli.show.bars import price
 from hrm_cli.show.report import interval_text, outcome
 from hrm_cli.show.speed import short
 from hrm_runtime import Action, BadInput
@@ -127,7 +128,7 @@ def trace(found: Trace, path: Path) -> None:
     bottom.set_xticks([])
     figure.suptitle(
         f"{outcome(found)}\n{found.instrument} {found.timeframe}, bar of "
-        f"{moment(found.datetime)}, close {found.close:,.2f}",
+        f"{moment(found.datetime)}, close {price(found.close)}",
         fontsize=11,
     )
     _save(figure, path)

@@ -177,8 +177,9 @@ def test_a_repeat_after_more_history_is_decided_anew(live: Live, model: Model) -
 
 
 def test_a_repeat_may_have_another_volume(engine: LiveEngine, model: Model) -> None:
-    found = [engine.decide(NEWEST._replace(volume=v), FLAT, **ON) for v in (1.0, None, 2.0)]
-    assert found == [model.decide(BARS, FLAT, **ON)] * 3
+    volumes = (1.0, None, 2.0, -1.0, float("nan"))
+    found = [engine.decide(NEWEST._replace(volume=v), FLAT, **ON) for v in volumes]
+    assert found == [model.decide(BARS, FLAT, **ON)] * len(volumes)
 
 
 def test_a_repeat_that_has_become_stale_has_the_answer_it_had_in_time(

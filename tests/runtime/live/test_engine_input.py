@@ -60,7 +60,6 @@ BAD_BARS = {
     "zero": (bar(low=0.0), "bad_input", "expected finite prices"),
     "negative": (bar(open=-1.0), "bad_input", "expected finite prices"),
     "inverted": (bar(low=200.0, high=50.0), "bad_input", "expected low <= open, close <= high"),
-    "volume": (bar(volume=-1.0), "bad_input", "expected volume >= 0"),
     "text": (bar(close="101.5"), "bad_input", "expected numbers in column close: found <U5"),
     "list": (bar(close=[1.0, 2.0]), "bad_input", "expected column close to have one axis"),
     "truth": (bar(close=True), "bad_input", "expected numbers in column close: found bool"),

@@ -15,6 +15,7 @@ from hrm_runtime import (
     BadAccount,
     BadInput,
     Bars,
+    HRMAgent,
     LiveEngine,
     LiveSettings,
     Model,
@@ -72,6 +73,39 @@ def test_a_bar_is_shown_by_prices_within_half_a_tick_and_by_its_stamp_if_there_i
     for name, value in (("close", NEWEST.close + 0.026), (STAMP, NEWEST.datetime - 300)):
         with pytest.raises(BadInput, match=f"; found another {name} in open .*columns in order$"):
             require_shown(NEWEST, {**SHOWN, name: value}, tick=0.05)
+
+
+SMALL = Bars([0], [1.20e-5], [1.25e-5], [1.15e-5], [1.22e-5]).newest()
+"""Of a coin whose tick nobody declared: a default is 4,000 times its price."""
+
+
+@pytest.mark.parametrize(
+    "factor", [100.0, 0.01, 1.002], ids=["a hundredfold", "a hundredth", "of another bar"]
+)
+def test_of_a_small_price_a_thousandth_is_the_most_that_a_tick_allows(factor: float) -> None:
+    shown = {name: getattr(SMALL, name) for name in PRICES}
+    require_shown(SMALL, {name: 1.0009 * value for name, value in shown.items()}, tick=0.05)
+    with pytest.raises(BadInput, match="found another open, high, low, close in open "):
+        require_shown(SMALL, {name: factor * value for name, value in shown.items()}, tick=0.05)
+
+
+def test_a_stamp_may_differ_by_what_float32_rounds_alone() -> None:
+    stamp = {STAMP: float(np.float32(NEWEST.datetime))}
+    assert stamp[STAMP] != NEWEST.datetime
+    require_shown(NEWEST, {**SHOWN, **stamp}, tick=1000.0)
+    with pytest.raises(BadInput, match="found another datetime_epoch in"):
+        require_shown(NEWEST, {**SHOWN, STAMP: NEWEST.datetime - 300}, tick=1000.0)
+
+
+def test_the_tick_of_an_unknown_instrument_allows_nothing(open_model: Model, start: Start) -> None:
+    observation = observed(BARS)
+    observation[49 * 53 + HOST_COLUMNS.index("close")] += 0.02
+    engine = start(of=open_model)
+    engine.feed(BARS, instrument="Gamma", timeframe="5")
+    for name, reason in (("Alpha", "ok"), ("Gamma", "bad_input")):
+        agent = HRMAgent(engine, name, "5")
+        assert agent.decide(observed(BARS)).reason == "ok"
+        assert agent.decide(observation).reason == reason
 
 
 def test_no_tick_leaves_what_float32_rounds() -> None:

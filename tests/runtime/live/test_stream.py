@@ -354,6 +354,18 @@ def test_a_bar_is_taken_once_it_is_closed_by_a_clock_that_may_be_behind(
     assert_holds(stream, BARS)
 
 
+@pytest.mark.parametrize(("seconds", "early"), [(1, 0.5), (4, 2.0), (300, 2.0)])
+def test_a_clock_may_be_behind_by_half_a_bar_at_most(
+    contract: Contract, seconds: int, early: float
+) -> None:
+    bar = Bar(seconds * 1_000, 1.0, 1.0, 1.0, 1.0)
+    closing = bar.datetime + seconds
+    stream = stream_of(contract, seconds=seconds, skew=2.0)
+    with pytest.raises(Untrusted, match="expected one closed by"):
+        stream.take(bar, closing - early - 0.01)
+    stream.take(bar, closing - early)
+
+
 @pytest.mark.parametrize("skew", [0.0, 2.5])
 def test_history_that_is_not_closed_is_refused_as_a_whole(contract: Contract, skew: float) -> None:
     stream = stream_of(contract, BARS[:210], skew=skew)
