@@ -57,6 +57,13 @@ def machine(libraries: Iterable[str]) -> Machine:
     )
 
 
+def usable_cores() -> int:
+    """Those that this process may use, where the system tells; else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def one_core() -> int | None:
     """The core to pin to: of those this process may use the second, which the system's own work
     tends to leave alone, or the only one. None where processes cannot be pinned.

@@ -1,13 +1,15 @@
 """Loading an artifact: verify, open, check the graph, replay, warm up; only then return."""
 
+import copyreg
 import ctypes
 import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from pickle import PicklingError
 from typing import Final
 
 from hrm_runtime.artifact.contract import CONTRACT, GOLDEN, MODEL, OUTPUTS, Contract, read_contract
@@ -129,6 +131,20 @@ def _open(contract: Contract, graph: bytes, threads: int) -> Session:
             f"{MODEL}: expected a graph that onnxruntime can describe: {error!r}; export it again"
         ) from error
     return session
+
+
+def _pickled(model: Model) -> tuple[Callable[..., Model], tuple[str, str, int]]:
+    """How another process gets a model: it loads the same one.
+
+    Raises:
+        PicklingError: it was loaded from no folder.
+    """
+    if model.folder is None:
+        raise PicklingError(f"{model!r}: expected a model that was loaded from a folder")
+    return load, (str(model.folder), model.id, model.threads)
+
+
+copyreg.pickle(Model, _pickled)
 
 
 def load_contract(path: str | Path) -> Contract:

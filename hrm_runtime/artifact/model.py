@@ -27,6 +27,8 @@ Ids = npt.NDArray[np.int64]
 class Model:
     """What `load` returns. Bad input raises; outputs that cannot be trusted are HOLD with a reason.
 
+    It is pickled, for another process, as where it was loaded from and its id: there it is loaded.
+
     Attributes:
         contract: what the artifact promises.
         id: sha256 of its contract, hence of everything in it; `load(path, sha256=...)` takes it.
@@ -44,6 +46,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({brief(self.contract, self.id)})"
+
+    @property
+    def threads(self) -> int:
+        """CPU threads for one decision."""
+        return self._session.threads
 
     def self_test(self) -> None:
         """Run the network on a window of zeros: it must answer what it answered the first time.

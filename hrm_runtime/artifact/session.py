@@ -7,6 +7,8 @@ the host process is changed.
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -69,6 +71,9 @@ class Session:
         model: the ONNX file's bytes.
         threads: CPU threads for one call; they do not spin between calls.
 
+    Attributes:
+        threads: as given.
+
     Raises:
         ContractInvalid: onnxruntime refuses the graph.
         BadInput: `threads` is not a count, or the environment lets models configure the session.
@@ -90,12 +95,16 @@ class Session:
         options.log_severity_level = _QUIET
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry(_EXTERNAL_DATA, os.devnull)
+        open_ = partial(
+            onnxruntime.InferenceSession, model, options, providers=["CPUExecutionProvider"]
+        )
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            # the first has its thread no longer flush denormals to zero, as a host may want
+            with ThreadPoolExecutor(max_workers=1) as apart:
+                self._session = apart.submit(open_).result()
         except _FAILURES as error:
             raise ContractInvalid(f"model.onnx: onnxruntime refuses it: {error}") from error
+        self.threads = threads
         self._session._model_bytes = None  # kept to open it anew elsewhere; as large as the file
         self._outputs = [output.name for output in self._session.get_outputs()]
 

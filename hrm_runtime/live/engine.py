@@ -92,7 +92,8 @@ class LiveEngine:
 
     def __repr__(self) -> str:
         model, guards = self.model, self._guards
-        state = [brief(model.contract, model.id), counted(len(self._streams), "stream")]
+        state = [self.settings.name] if self.settings.name else []
+        state += [brief(model.contract, model.id), counted(len(self._streams), "stream")]
         state += ["killed"] * (guards.kill_switch.why is not None)
         state += ["breaker open"] * guards.breaker.open + ["closed"] * guards.closed
         return f"LiveEngine({', '.join(state)})"

@@ -1,7 +1,6 @@
 """How a live engine trades, and the part of it that a journal keeps."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,7 @@ from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.errors import BadInput
 from hrm_runtime.journal.events import Line
 from hrm_runtime.live.stream import Stream
+from hrm_runtime.machine import usable_cores
 from hrm_runtime.market.hours import TradingHours
 
 _LATEST_S: Final = 60.0
@@ -26,6 +26,7 @@ class LiveSettings:
     """How an engine trades; every default is on the safe side.
 
     Attributes:
+        name: of the engine among others of its process: in its `repr` and its metrics.
         hours: which bars there should be, hence what a gap is and when a bar is closed.
         deadline: seconds from call to answer; later is HOLD.
         stale_after: seconds after a bar's close in which a decision at it is still worth having,
@@ -37,7 +38,7 @@ class LiveSettings:
             loaded meanwhile is replaced by the one before it; None leaves that to an operator.
         kill_file: a file whose existence stops all trading.
         strict: raise what is wrong instead of answering HOLD.
-        workers: threads that decide.
+        workers: threads that decide; one for each core that this process may use, 4 at most.
         batch: decisions that one pass may make together when many wait.
         streams: series of bars that may be open.
         clock: epoch seconds.
@@ -46,6 +47,7 @@ class LiveSettings:
         BadInput: a setting out of range.
     """
 
+    name: str = ""
     hours: TradingHours = field(default_factory=TradingHours)
     deadline: float = 1.0
     stale_after: Mapping[str, float] = field(default_factory=dict)
@@ -54,13 +56,14 @@ class LiveSettings:
     rollback_after: int | None = None
     kill_file: str | Path | None = None
     strict: bool = False
-    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    workers: int = field(default_factory=lambda: min(4, usable_cores()))
     batch: int = 8
     streams: int = 1000
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
+            ("name", isinstance(self.name, str), "text"),
             ("hours", isinstance(self.hours, TradingHours), "TradingHours"),
             ("stale_after", isinstance(self.stale_after, Mapping), "seconds by timeframe"),
             ("kill_file", isinstance(self.kill_file, str | Path | None), "a path"),

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hrm_runtime import LiveSettings
 from hrm_runtime import machine as module
-from hrm_runtime.machine import machine, one_core, pin, resident_megabytes
+from hrm_runtime.machine import machine, one_core, pin, resident_megabytes, usable_cores
 
 XEON = """processor\t: 0
 model name\t: A Xeon
@@ -107,3 +108,15 @@ def test_where_neither_is_told_memory_is_left_open(
     monkeypatch.setattr(module, "_OWN_MEMORY", tmp_path / "absent")
     monkeypatch.setitem(sys.modules, "resource", None)  # type: ignore[arg-type]
     assert resident_megabytes() is None
+
+
+def test_usable_cores_are_those_of_the_process_where_the_system_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
+    assert usable_cores() == LiveSettings().workers == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert (usable_cores(), LiveSettings().workers) == (64, 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1

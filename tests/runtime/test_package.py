@@ -1,6 +1,7 @@
 import importlib
 import importlib.metadata
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -383,6 +384,29 @@ print(json.dumps([before, during, after, reasons, serving]))
         state["environment"].pop("ORT_DISABLE_TELEMETRY", None)
     assert after == before
     assert during == {**before, "threads": before["threads"] + 3}
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="sets a register of this processor through this C library",
+)
+def test_a_host_that_flushes_denormals_to_zero_goes_on_to(artifact: Path) -> None:
+    program = """
+import ctypes, json, sys, numpy, talib
+import hrm_runtime
+maths = ctypes.CDLL("libm.so.6")
+environment = (ctypes.c_uint8 * 32)()
+maths.fegetenv(environment)
+ctypes.c_uint32.from_buffer(environment, 28).value |= 0x8040  # MXCSR: FTZ, DAZ
+maths.fesetenv(environment)
+flushes = lambda: bool(numpy.float32(1e-30) * numpy.float32(1e-10) == 0)
+before = flushes()
+models = [hrm_runtime.load(sys.argv[1]) for _ in range(2)]
+loaded = flushes()
+models[0].self_test()
+print(json.dumps([before, loaded, flushes()]))
+"""
+    assert in_a_fresh_process(program, str(artifact)) == [True, True, True]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads through /proc")

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -470,3 +471,27 @@ def test_a_pin_is_text(artifact: Path) -> None:
 def test_a_model_needs_a_count_of_threads(artifact: Path, threads: int) -> None:
     with pytest.raises(BadInput, match=f"threads: expected 1 to 1024, found {threads!r}"):
         load(artifact, threads=threads)
+
+
+# another process
+
+
+def test_a_model_is_pickled_as_where_it_lies_and_its_id(copy_artifact: ArtifactCopy) -> None:
+    model = load(copy_artifact.path, threads=2)
+    written = pickle.dumps(model)
+    assert len(written) < 500
+    other = pickle.loads(written)  # noqa: S301, our own
+    assert (other.id, other.folder, other.threads) == (model.id, copy_artifact.path, 2)
+    bars, on = random_bars(205, seed=31), {"instrument": "Alpha", "timeframe": "5"}
+    assert other.decide(bars, ACCOUNTS["flat"], **on) == model.decide(bars, ACCOUNTS["flat"], **on)
+    copy_artifact.reseal(name="another")
+    with pytest.raises(ArtifactDamaged, match=f"expected the artifact {model.id}, found "):
+        pickle.loads(written)  # noqa: S301, our own
+
+
+def test_a_model_of_no_folder_cannot_be_pickled(model: Model) -> None:
+    made = Model(model.contract, model.id, model._session)
+    with pytest.raises(
+        pickle.PicklingError, match="expected a model that was loaded from a folder"
+    ):
+        pickle.dumps(made)

@@ -1,4 +1,3 @@
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +39,7 @@ from hrm_runtime import (
     UnknownTimeframe,
 )
 from hrm_runtime.artifact.decision import hold
+from hrm_runtime.machine import usable_cores
 
 # what it decides
 
@@ -323,7 +323,7 @@ def test_the_settings_are_on_the_safe_side() -> None:
     assert (settings.deadline, settings.clock_skew, settings.failures) == (1.0, 2.0, 3)
     assert (settings.batch, settings.streams, settings.strict) == (8, 1000, False)
     assert (settings.kill_file, settings.stale_after) == (None, {})
-    assert settings.workers == min(4, os.cpu_count() or 1)
+    assert settings.workers == min(4, usable_cores())
     assert settings.clock is time.time
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from synthetic import ACCOUNTS, random_bars
 
-from hrm_runtime import LiveEngine, LiveSettings, Model
+from hrm_runtime import BadInput, LiveEngine, LiveSettings, Model
 
 LINE = {"instrument": "Alpha", "timeframe": "5"}
 
@@ -91,3 +91,39 @@ def test_memory_that_the_system_does_not_tell_is_left_out(
     monkeypatch.setattr("hrm_runtime.live.engine.resident_megabytes", lambda: None)
     assert registry.get_sample_value("hrm_resident_bytes") is None
     assert registry.get_sample_value("hrm_serving") == 1
+
+
+def test_engines_of_one_process_are_told_apart_by_their_names(model: Model, registry: Any) -> None:
+    from prometheus_client.openmetrics import exposition, parser
+
+    from hrm_runtime.live.prometheus import EngineCollector
+
+    engines = [LiveEngine(model, LiveSettings(name=name)) for name in ("index", "coins")]
+    registry.register(EngineCollector(*engines))
+    engines[1].kill("a test")
+    for engine in engines:
+        engine.feed(random_bars(5, seed=5), **LINE)
+    text = exposition.generate_latest(registry).decode()
+    families = [family.name for family in parser.text_string_to_metric_families(text)]
+    assert len(set(families)) == len(families) == 17
+    value = registry.get_sample_value
+    for name, serving in (("index", 1), ("coins", 0)):
+        assert value("hrm_serving", {"engine": name}) == serving
+        assert value("hrm_artifact", {"engine": name, "id": model.id}) == 1
+        assert value("hrm_stream_ready", {"engine": name, **LINE}) == 0
+        assert value("hrm_decision_seconds_count", {"engine": name}) == 0
+    for engine in engines:
+        engine.close()
+    assert repr(engines[0]).startswith("LiveEngine(index, artifact-1, ")
+
+
+def test_a_second_collector_or_a_name_twice_is_refused(
+    engine: LiveEngine, model: Model, registry: Any
+) -> None:
+    from hrm_runtime.live.prometheus import EngineCollector
+
+    with LiveEngine(model) as other:
+        with pytest.raises(ValueError, match="Duplicated timeseries in CollectorRegistry"):
+            registry.register(EngineCollector(other))
+        with pytest.raises(BadInput, match=r"a name of its own for each, found \['', ''\]; give"):
+            EngineCollector(engine, other)
