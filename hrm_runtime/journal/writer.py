@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as ThreadEvent
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, Final
 
 from hrm_runtime.errors import BadInput
@@ -34,6 +34,7 @@ from hrm_runtime.journal.events import (
 )
 from hrm_runtime.journal.file import File, UnwritableError, locked, next_path, remove_oldest
 from hrm_runtime.journal.state import Entry, State
+from hrm_runtime.locks import reentrant
 from hrm_runtime.log import log
 from hrm_runtime.machine import machine
 from hrm_runtime.market.bars import Bars
@@ -97,7 +98,7 @@ class Journal:
         self._files = files
         self._most_waiting = most_waiting
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
-        self._recording = Lock()
+        self._recording = reentrant()
         self._pending: list[Entry] = []
         self._added = 0
         self._lost = 0

@@ -7,9 +7,12 @@ from threading import Condition, Thread
 from typing import Final, Generic, Protocol, TypeVar
 
 from hrm_runtime.errors import InferenceFailed
+from hrm_runtime.locks import reentrant
 
 MOST_WAITING: Final = 10_000
 """Jobs that may wait; more means that they come faster than they can be done."""
+
+FORKED: Final = "the engine belongs to the process that forked this one: create one here"
 
 
 class Job(Protocol):
@@ -38,7 +41,7 @@ class Dispatcher(Generic[J]):
     def __init__(self, work: Callable[[list[J]], None], workers: int, most: int) -> None:
         self._work = work
         self._most = most
-        self._changed = Condition()
+        self._changed = Condition(reentrant())
         self._lines: dict[Hashable, deque[J]] = {}
         self._ready: deque[Hashable] = deque()  # lines with a job, none of them being done
         self._waiting = 0
@@ -53,6 +56,11 @@ class Dispatcher(Generic[J]):
             thread.start()
 
     @property
+    def ours(self) -> bool:
+        """Whether the threads are of this process, and not of one that forked it."""
+        return os.getpid() == self._process
+
+    @property
     def waiting(self) -> int:
         """Jobs that nobody has begun."""
         return self._waiting
@@ -63,8 +71,8 @@ class Dispatcher(Generic[J]):
         Raises:
             InferenceFailed: closed, too many wait, or this process is a fork without the threads.
         """
-        if os.getpid() != self._process:
-            raise InferenceFailed("the engine belongs to the process that forked this one")
+        if not self.ours:
+            raise InferenceFailed(FORKED)
         with self._changed:
             if self._closed:
                 raise InferenceFailed("the engine is closed: create another")

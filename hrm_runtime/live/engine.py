@@ -19,6 +19,7 @@ What changes has one owner each, and its lock:
     numbers, and what is noted as stopped   Recorder, its lock, and within it the journal's
     the kill switch                         KillSwitch, one reference that is replaced
     failures in a row; what was counted     Breaker; Statistics, their locks
+    whether the threads have ended          Ending, its lock
 
 From a call down: engine, desk, dispatcher, worker, answers, artifacts, streams, guards, recorder;
 each is told of those after it and of none before.
@@ -29,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from weakref import finalize
 
 from hrm_runtime.artifact.contract import brief
 from hrm_runtime.artifact.decision import Decision
@@ -39,7 +41,8 @@ from hrm_runtime.journal.writer import Journal
 from hrm_runtime.live.answers import Answers
 from hrm_runtime.live.artifacts import Artifacts
 from hrm_runtime.live.desk import Desk
-from hrm_runtime.live.dispatch import Dispatcher
+from hrm_runtime.live.dispatch import FORKED, Dispatcher
+from hrm_runtime.live.ending import Ending
 from hrm_runtime.live.guards import Breaker, Guards, KillSwitch
 from hrm_runtime.live.health import Health, Statistics, self_tested
 from hrm_runtime.live.jobs import Ask, Feed, line_of
@@ -89,6 +92,8 @@ class LiveEngine:
             journal.begin(how.document(), loaded)
         self._dispatcher: Dispatcher[Ask | Feed] = Dispatcher(worker.work, how.workers, how.batch)
         self._desk = Desk(self._dispatcher, answers, how.deadline, how.strict)
+        self._ending = Ending(self._guards, self._dispatcher, journal)
+        finalize(self, self._ending.dropped).atexit = False  # that is the ending's own
 
     def __repr__(self) -> str:
         model, guards = self.model, self._guards
@@ -224,6 +229,8 @@ class LiveEngine:
         model, guards = self.model, self._guards
         killed = guards.kill_switch.pulled()
         failed, self_test_ms = self_tested(model)
+        if not self._dispatcher.ours:
+            failed = FORKED
         barred = killed is not None or guards.breaker.open or guards.closed
         return Health(
             serving=failed is None and not barred,
@@ -251,11 +258,13 @@ class LiveEngine:
         return self._artifacts.model
 
     def close(self) -> None:
-        """Answer what waits, then end the threads. Later calls are HOLD with reason error."""
-        self._guards.closed = True
-        self._dispatcher.close()
-        if self._journal is not None:
-            self._journal.close()
+        """Answer what waits, then end the threads. Later calls are HOLD with reason error.
+
+        An engine that nobody closes is closed when it is dropped, and before the interpreter ends.
+        A signal handler may call this, as `kill` and `health`: where it interrupted a call of the
+        engine, the threads end after that call.
+        """
+        self._ending.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,12 +3,12 @@
 import logging
 import os
 from pathlib import Path
-from threading import Lock
 
 from hrm_runtime.artifact.decision import Reason
 from hrm_runtime.errors import BadInput, Untrusted
 from hrm_runtime.journal.events import Control
 from hrm_runtime.live.recorder import Recorder
+from hrm_runtime.locks import reentrant
 from hrm_runtime.log import log
 
 
@@ -81,7 +81,7 @@ class Breaker:
         self.limit = limit
         self.failures = 0
         self._open = False
-        self._lock = Lock()
+        self._lock = reentrant()
 
     @property
     def open(self) -> bool:

@@ -5,13 +5,13 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
-from threading import Lock
 from typing import Final
 
 from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.errors import InferenceFailed, SelfTestFailed
 from hrm_runtime.journal.writer import JournalHealth
+from hrm_runtime.locks import reentrant
 from hrm_runtime.market.actions import Action
 
 BOUNDS_MS: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -134,7 +134,7 @@ class Statistics:
     """Counts decisions as they are answered. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = reentrant()
         self._decisions: Counter[tuple[Action, Reason]] = Counter()
         self._repeated = 0
         self._buckets = [0] * (len(BOUNDS_MS) + 1)

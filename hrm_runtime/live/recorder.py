@@ -4,10 +4,10 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
 
 from hrm_runtime.journal.events import Control, Controlled, Event
 from hrm_runtime.journal.writer import Journal
+from hrm_runtime.locks import reentrant
 from hrm_runtime.market.bars import Bars
 
 
@@ -23,7 +23,7 @@ class Recorder:
 
     def __init__(self, journal: Journal | None = None) -> None:
         self._journal = journal
-        self._order = RLock()
+        self._order = reentrant()
         self._numbers = itertools.count(1)
         self._stopped: set[Control] = set()
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
@@ -13,6 +12,7 @@ from hrm_runtime.live.health import StreamHealth
 from hrm_runtime.live.jobs import Ask
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.stream import Stream
+from hrm_runtime.locks import reentrant
 from hrm_runtime.market.account import Account
 
 
@@ -66,7 +66,7 @@ class Streams:
         self._settings = settings
         self._contract = contract
         self._series: dict[Line, Series] = {}
-        self._changing = Lock()
+        self._changing = reentrant()
 
     def __len__(self) -> int:
         return len(self._series)

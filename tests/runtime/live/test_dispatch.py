@@ -13,7 +13,7 @@ from live import SAFETY_S, eventually
 
 from hrm_runtime import InferenceFailed
 from hrm_runtime.live import dispatch as module
-from hrm_runtime.live.dispatch import Dispatcher
+from hrm_runtime.live.dispatch import FORKED, Dispatcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,9 +291,7 @@ def test_a_fork_has_none_of_the_threads(
     each, process = opened(1), os.getpid()
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: process + 1)
-        with pytest.raises(
-            InferenceFailed, match=r"^the engine belongs to the process that forked this one$"
-        ):
+        with pytest.raises(InferenceFailed, match=f"^{FORKED}$"):
             each.dispatcher.submit(Job("a"))
     assert each.dispatcher.waiting == 0
     each.submit(Job("a", 3))

@@ -96,7 +96,6 @@ REFUSED: dict[str, tuple[Callable[[Bar], Any], str]] = {
     "another": (lambda bar: OLD._replace(close=OLD.low), "bad_input"),
     "another timeframe": (lambda bar: bar._replace(datetime=bar.datetime - 60), "bad_input"),
     "impossible": (lambda bar: bar._replace(high=0.5 * bar.low), "bad_input"),
-    "no volume": (lambda bar: bar._replace(volume=-1.0), "bad_input"),
     "text": (lambda bar: {**bar._asdict(), "close": "1"}, "bad_input"),
     "no bar": (lambda bar: None, "bad_input"),
 }  # fmt: skip
