@@ -51,7 +51,9 @@ Timeframe = Annotated[
 ]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="PNG file to draw.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Capital = Annotated[float, typer.Option(help="Free currency.")]
+Capital = Annotated[
+    float, typer.Option(help="Currency realised so far; what a position cost is not taken off.")
+]
 Position = Annotated[float, typer.Option(help="Lots held; short below 0.")]
 EntryPrice = Annotated[float, typer.Option(help="Of the position.")]
 UnrealizedPnl = Annotated[float, typer.Option(help="Of the position, currency.")]

@@ -14,7 +14,7 @@ from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.segments import Outputs, broken, decisions, run_segments
 from hrm_runtime.artifact.session import Session, Stop
 from hrm_runtime.errors import BadFeatures, SelfTestFailed, TooFewBars
-from hrm_runtime.market.account import Account, vector
+from hrm_runtime.market.account import Account, require_plausible, vector
 from hrm_runtime.market.bars import Bars, real_numbers
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.instruments import Instrument
@@ -247,7 +247,11 @@ def network_inputs(
 
     Returns:
         features float32 [1, W, F], account float32 [1, A], instrument and timeframe int64 [1].
+
+    Raises:
+        BadAccount: as `require_plausible`, at the newest row.
     """
+    require_plausible(account, window[-1].close, instrument)
     account_vector = vector(
         account,
         close=window[-1].close,

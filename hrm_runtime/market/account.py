@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,27 @@ from hrm_runtime.errors import BadAccount
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.instruments import Instrument
 
+LARGEST: Final = 1e15
+"""Of any value: more is no account's, but what brokers give while they have none (1.8e308)."""
+
+FARTHEST: Final = 50.0
+"""Times the price that an entry may be above or below it; a premium is, or another instrument."""
+
+_MOST_PROFIT: Final = 100.0
+"""Times what the prices say that a profit may be; an option's, and fees, stay far below."""
+
+_MOST_UNITS: Final = 1e6
+"""That a lot may have whose size nobody declared: a lot of 1 is what facts begin with."""
+
 
 @dataclass(frozen=True)
 class Account:
     """The state of one instrument's account at the close of the newest bar.
 
     Attributes:
-        capital: free currency, > 0.
+        capital: currency that was realised: what the account was begun with, every profit, loss
+            and cost since. What an open position cost is not taken off, and its profit not added:
+            not the free cash. > 0 where no position is open.
         position_quantity: signed lots; long > 0, short < 0, flat 0.
         entry_price: currency, > 0 if and only if a position is open.
         unrealized_pnl: currency; 0 when flat.
@@ -51,6 +65,11 @@ class Account:
                 ) from error
             if not math.isfinite(number):
                 raise BadAccount(f"account.{field.name}: expected a finite number, found {value!r}")
+            if abs(number) > LARGEST:
+                raise BadAccount(
+                    f"account.{field.name}: expected at most {LARGEST:g}, found {value!r}: has the "
+                    "broker told it yet?"
+                )
             object.__setattr__(self, field.name, number)
         if self.is_position_open not in (0.0, 1.0):
             raise BadAccount(
@@ -58,7 +77,10 @@ class Account:
             )
         object.__setattr__(self, "is_position_open", bool(self.is_position_open))
         for holds, expectation in (
-            (self.capital > 0, "capital > 0"),
+            (
+                self.capital > 0 or self.is_position_open,
+                "capital > 0 where no position is open",
+            ),
             (-1.0 <= self.distance_to_trail <= 1.0, "distance_to_trail in [-1, 1]"),
             (
                 self.is_position_open == (self.position_quantity != 0),
@@ -108,6 +130,36 @@ class Account:
         return Side(int(np.sign(self.position_quantity)))
 
 
+def require_plausible(account: Account, close: float, instrument: Instrument) -> None:
+    """Hold a position to what it can be at a price.
+
+    What premiums, fees and leverage may do passes; a position that is real can always be closed.
+
+    Raises:
+        BadAccount: it was entered at another instrument's price, or its profit is orders of
+            magnitude beyond what the prices and lots say.
+    """
+    if not account.is_position_open:
+        return
+    entry = account.entry_price
+    if not 1 / FARTHEST <= entry / close <= FARTHEST:
+        raise BadAccount(
+            f"account.entry_price: expected one within {FARTHEST:g} times the close, {close:.10g}, "
+            f"found {entry:.10g}: give the price of the instrument itself, of an index not that of "
+            "its option"
+        )
+    units = abs(account.position_quantity) * instrument.lot_size
+    most = _MOST_PROFIT * units * (abs(close - entry) + 0.01 * close)
+    if instrument.lot_size == 1:
+        most *= _MOST_UNITS / _MOST_PROFIT
+    if abs(account.unrealized_pnl) > most:
+        raise BadAccount(
+            f"account.unrealized_pnl: expected {(close - entry) * units * account.side:.10g} or so "
+            f"of {abs(account.position_quantity):.10g} lots of {instrument.lot_size} entered at "
+            f"{entry:.10g} and now at {close:.10g}, found {account.unrealized_pnl:.10g}"
+        )
+
+
 def affordable_lots(
     capital: float, price: float, instrument: Instrument, brokerage_entry: float
 ) -> int:
@@ -129,7 +181,8 @@ def vector(
 
     The side as -1, 0, 1; then close - entry and the distance to the trail in ATR (0 where the ATR
     is), the unrealised profit over the capital, and the affordable lots on a log scale where 0 is
-    none and 1 is `quantity_max`.
+    none and 1 is `quantity_max`. Where the capital is used up, a profit or loss against it is as
+    large as can be, which the network takes for the largest it was trained on.
 
     Args:
         close, atr: of the newest feature row, in currency.
@@ -139,9 +192,15 @@ def vector(
     values = (
         float(account.side),
         (close - account.entry_price) * per_atr,
-        account.unrealized_pnl / account.capital,
+        _against(account.unrealized_pnl, account.capital),
         math.log1p(lots) / math.log1p(quantity_max),
         account.distance_to_trail * close * per_atr,
     )
     limit = float(np.finfo(np.float32).max)
     return np.array([min(max(value, -limit), limit) for value in values], dtype=np.float32)
+
+
+def _against(profit: float, capital: float) -> float:
+    if capital > 0:
+        return profit / capital
+    return math.copysign(math.inf, profit) if profit else 0.0

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from hrm_runtime import (
     load,
 )
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.market.actions import Action
+from hrm_runtime.market.actions import LEGAL, Action, Side
 
 
 def without(bars: Bars, number: int) -> Bars:
@@ -211,6 +212,8 @@ def test_a_bar_outside_trading_hours_is_refused(live: Live, clock: Clock) -> Non
 
 # accounts that do not belong
 
+HELD = ACCOUNTS["long"]
+
 BAD_ACCOUNTS = {
     "none": (None, "account: expected an Account or a mapping, found NoneType"),
     "number": (5.0, "account: expected an Account or a mapping, found float"),
@@ -220,6 +223,12 @@ BAD_ACCOUNTS = {
     "NaN": ({**vars(FLAT), "capital": np.nan}, "account.capital: expected a finite number"),
     "contradiction": ({**vars(FLAT), "position_quantity": 2.0}, "expected is_position_open to agr"),
     "no capital": ({**vars(FLAT), "capital": 0.0}, "account: expected capital > 0"),
+    "no value yet": ({**vars(FLAT), "capital": 1.8e307}, "expected at most 1e.15, found "),
+    "a premium": (
+        {**vars(HELD), "entry_price": 1.5},
+        "account.entry_price: expected ",
+    ),
+    "a profit": ({**vars(HELD), "unrealized_pnl": 1e9}, "account.unrealized_pnl: expected "),
 }
 
 
@@ -234,6 +243,17 @@ def test_a_bad_account_is_held_and_its_bar_is_taken_in(
     assert re.search(told, message(engine))
     clock.now += 300
     assert engine.decide(NEWEST, FLAT, **ON) == model.decide(BARS, FLAT, **ON)
+
+
+@pytest.mark.parametrize("capital", [0.0, -5_000.0])
+def test_a_position_is_decided_for_though_losses_used_up_the_capital(
+    engine: LiveEngine, model: Model, capital: float
+) -> None:
+    account = replace(HELD, capital=capital, unrealized_pnl=-40.0)
+    found = engine.decide(NEWEST, account, **ON)
+    assert found == model.decide(BARS, account, **ON)
+    assert found.reason is Reason.OK
+    assert found.action in LEGAL[Side.LONG]
 
 
 # names

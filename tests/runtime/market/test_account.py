@@ -1,12 +1,14 @@
 import math
+import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hrm_runtime import Account, BadAccount
-from hrm_runtime.market.account import affordable_lots, vector
+from hrm_runtime.market.account import affordable_lots, require_plausible, vector
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.instruments import Instrument
 
@@ -60,7 +62,7 @@ def as_float32(*values: float) -> list[float]:
     ("base", "change", "expectation"),
     [
         (FLAT, {"capital": 0.0}, "capital > 0"),
-        (LONG, {"capital": -1.0}, "capital > 0"),
+        (FLAT, {"capital": -1.0}, "capital > 0 where no position is open"),
         (LONG, {"distance_to_trail": 1.01}, r"distance_to_trail in \[-1, 1\]"),
         (LONG, {"distance_to_trail": -1.01}, r"distance_to_trail in \[-1, 1\]"),
         (FLAT, {"is_position_open": True}, "is_position_open to agree with position_quantity"),
@@ -270,7 +272,72 @@ def test_without_a_range_distances_in_it_are_zero(fields: dict[str, Any]) -> Non
     assert without == [with_range[0], 0.0, with_range[2], with_range[3], 0.0]
 
 
-@pytest.mark.parametrize("profit", [1e300, -1e300])
-def test_a_value_beyond_float32_stops_at_its_limit(profit: float) -> None:
-    found = vector_of(Account(**{**LONG, "capital": 1e-3, "unrealized_pnl": profit}))
+@pytest.mark.parametrize("profit", [1e15, -1e15])
+@pytest.mark.parametrize("capital", [1e-30, 0.0, -0.0, -250.0])
+def test_against_a_capital_that_is_used_up_a_profit_is_as_large_as_can_be(
+    capital: float, profit: float
+) -> None:
+    found = vector_of(Account(**{**LONG, "capital": capital, "unrealized_pnl": profit}))
     assert found[2] == math.copysign(float(np.finfo(np.float32).max), profit)
+    assert found[3] == 0.0  # lots
+    even = vector_of(Account(**{**LONG, "capital": capital, "unrealized_pnl": 0.0}))
+    assert even[2] == 0.0
+
+
+# what cannot be
+
+
+@pytest.mark.parametrize("value", [sys.float_info.max, -sys.float_info.max, 1.1e15])
+@pytest.mark.parametrize("name", ["capital", "position_quantity", "entry_price", "unrealized_pnl"])
+def test_what_a_broker_gives_while_it_has_no_value_is_refused(name: str, value: float) -> None:
+    with pytest.raises(
+        BadAccount, match=rf"^account\.{name}: expected at most 1e\+15, found .*yet\?"
+    ):
+        Account(**{**LONG, name: value})
+
+
+@pytest.mark.parametrize("entry", [100 / 49, 4_900.0, 30.0, 300.0])
+@pytest.mark.parametrize("lots", [3.0, -3.0])
+def test_a_position_of_long_ago_may_be_closed(entry: float, lots: float) -> None:
+    profit = (100.0 - entry) * lots * STOCK.lot_size
+    held = {**LONG, "entry_price": entry, "position_quantity": lots}
+    for paid in (profit, 0.5 * profit - 5_000.0, -profit, 0.0):  # a premium, fees, whatever
+        account = Account(**{**held, "unrealized_pnl": paid})
+        require_plausible(account, 100.0, STOCK)
+
+
+@pytest.mark.parametrize("entry", [100 / 51, 5_100.0, 1.0, 1e15])
+def test_an_entry_at_the_price_of_something_else_is_refused(entry: float) -> None:
+    account = Account(**{**LONG, "entry_price": entry})
+    with pytest.raises(
+        BadAccount, match=r"^account\.entry_price: expected one within 50 times the "
+    ):
+        require_plausible(account, 100.0, STOCK)
+
+
+@pytest.mark.parametrize("profit", [1e5, -1e5, 1e12])
+def test_a_profit_orders_of_magnitude_beyond_the_prices_is_refused(profit: float) -> None:
+    account = Account(**{**LONG, "unrealized_pnl": profit})
+    expected = "expected 24 or so of 3 lots of 4 entered at 98 and now at 100, found "
+    with pytest.raises(BadAccount, match=rf"^account\.unrealized_pnl: {expected}"):
+        require_plausible(account, 100.0, STOCK)
+
+
+def test_a_lot_whose_size_nobody_declared_may_have_many_units() -> None:
+    """100,000 of a currency, whose profit a host knows though the facts say 1."""
+    facts = replace(STOCK, lot_size=1)
+    held = {**LONG, "entry_price": 1.08, "position_quantity": 2.0}
+    require_plausible(Account(**{**held, "unrealized_pnl": 0.01 * 200_000}), 1.09, facts)
+    with pytest.raises(BadAccount, match="unrealized_pnl"):
+        require_plausible(Account(**{**held, "unrealized_pnl": 1e8}), 1.09, facts)
+
+
+def test_an_option_on_an_index_may_gain_what_options_gain() -> None:
+    """Half a lot's points, or ten times them, and the premium when it expires."""
+    held = {**LONG, "entry_price": 22_000.0}
+    for profit in (0.5 * 50 * 3 * 75, 10 * 50 * 3 * 75, -0.02 * 22_000 * 3 * 75):
+        require_plausible(Account(**{**held, "unrealized_pnl": profit}), 22_050.0, INDEX)
+
+
+def test_without_a_position_there_is_nothing_to_contradict() -> None:
+    require_plausible(Account(**FLAT), 1e-9, STOCK)
