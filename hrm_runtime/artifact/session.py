@@ -6,9 +6,10 @@ the host process is changed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import Any, Final
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -41,6 +42,9 @@ _SILENT: Final = 4
 
 _EXTERNAL_DATA: Final = "session.model_external_initializers_file_folder_path"
 """Where a graph may look for weights outside itself; otherwise the host's current directory."""
+
+_settled: Final = Event()
+"""Set once a session was opened."""
 
 Signature = dict[str, tuple[str, tuple[int | str | None, ...]]]
 """Name to (onnxruntime type, shape); a symbolic dimension is a string."""
@@ -99,9 +103,7 @@ class Session:
             onnxruntime.InferenceSession, model, options, providers=["CPUExecutionProvider"]
         )
         try:
-            # the first has its thread no longer flush denormals to zero, as a host may want
-            with ThreadPoolExecutor(max_workers=1) as apart:
-                self._session = apart.submit(open_).result()
+            self._session = open_() if _settled.is_set() else _first(open_)
         except _FAILURES as error:
             raise ContractInvalid(f"model.onnx: onnxruntime refuses it: {error}") from error
         self.threads = threads
@@ -148,6 +150,17 @@ class Session:
         except _FAILURES as error:
             raise InferenceFailed(f"onnxruntime failed while running the graph: {error}") from error
         return dict(zip(self._outputs, results, strict=True))
+
+
+def _first(open_: Callable[[], Any]) -> Any:
+    """Open the first session of the process in a thread of its own.
+
+    It has its thread no longer flush denormals to zero, as the host may have asked of its own.
+    """
+    with ThreadPoolExecutor(max_workers=1) as apart:
+        session = apart.submit(open_).result()
+    _settled.set()
+    return session
 
 
 def _signature(entries: list[Any]) -> Signature:

@@ -28,7 +28,8 @@ PROGRAMS = {block.heading: block.text for block in blocks(DOCUMENT) if block.lan
 FED, DECIDED = 225, 4
 """Bars of history, three days' worth, and bars that close while a program runs."""
 
-ACCOUNT_OF = {"Nifty": ACCOUNTS["flat"], "Bank_Nifty": ACCOUNTS["long"]}
+HELD = replace(ACCOUNTS["long"], entry_price=50_000.0, unrealized_pnl=600.0)
+ACCOUNT_OF = {"Nifty": ACCOUNTS["flat"], "Bank_Nifty": HELD}
 
 
 def opening(day: int, number: int) -> int:

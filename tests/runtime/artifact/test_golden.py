@@ -206,7 +206,12 @@ INPUTS = ("features", "account", "instrument", "timeframe")
         ("segments", 11, -1, r"window 11: expected action \d in segment 1, found \d in 2 \(ok\)"),
         ("quantities", 3, 2.0, r"window 3: expected \d+ lots, found \d+$"),
         ("quantities", 3, -1.5, r"window 3: expected [\d.]+ lots, found \d+$"),
-        ("raw_account", (2, 0), -1e12, r"does not fit the contract: account: expected capital > 0"),
+        (
+            "raw_account",
+            (2, 0),
+            1e16,
+            r"does not fit the contract: account.capital: expected at mo",
+        ),
         ("features", (8, 5, 40), np.nan, r"does not fit .*: features: expected finite numbers"),
         ("instrument", 3, 50, r"does not fit the contract: instrument: expected ids among"),
     ],

@@ -53,6 +53,7 @@ from hrm_runtime.journal.file import files_in
 from hrm_runtime.journal.reader import JournalFile
 from hrm_runtime.journal.writer import Journal
 from hrm_runtime.machine import machine
+from hrm_runtime.market.account import LARGEST
 
 Begun = Callable[..., Journal]
 
@@ -118,13 +119,13 @@ REASONS = st.sampled_from(Reason)
 
 @st.composite
 def accounts(draw: st.DrawFn) -> Account:
-    capital = draw(st.floats(0, exclude_min=True, allow_infinity=False))
-    lots = draw(FINITE)
+    values = st.floats(-LARGEST, LARGEST).map(lambda number: number + 0.0)
+    lots = draw(values)
     if lots == 0:
-        return Account.flat(capital)
-    entry = draw(st.floats(0, exclude_min=True, allow_infinity=False))
+        return Account.flat(draw(st.floats(0, LARGEST, exclude_min=True)))
+    entry = draw(st.floats(0, LARGEST, exclude_min=True))
     trail = draw(st.floats(-1, 1)) + 0.0
-    return Account(capital, lots, entry, draw(FINITE), True, trail)
+    return Account(draw(values), lots, entry, draw(values), True, trail)
 
 
 @st.composite

@@ -271,7 +271,7 @@ def test_missing_settings_are_refused(file: Path, name: str, why: str) -> None:
         ("UPDATE decision SET value = 'x'", "decision 11: value: found str"),
         ("UPDATE decision SET value = -9e999", "decision 11: value: found -inf"),
         ("UPDATE decision SET capital = NULL", "decision 11: expected all of capital, position"),
-        ("UPDATE decision SET capital = -1.0", "decision 11: account: expected capital > 0"),
+        ("UPDATE decision SET capital = -1.0", "decision 12: account: expected capital > 0"),
         ("UPDATE decision SET is_position_open = 0", "decision 11: account: expected is_position"),
         ("UPDATE decision SET is_position_open = 7", "expected 0 or 1, found 7"),
         ("UPDATE decision SET outputs = 1.5", "decision 11: outputs: found float"),
