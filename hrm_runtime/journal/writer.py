@@ -14,7 +14,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -222,14 +222,15 @@ class Journal:
     def _collect(self) -> bool:
         """Wait for entries and take all that gather; whether it is time to end."""
         entry = self._queue.get()
+        if entry is None:
+            return True
+        self._pending.append(entry)  # at once: what is nowhere would count as on the disk
         self._ending.wait(_GATHER_S)
-        while entry is not None:
-            self._pending.append(entry)
-            try:
-                entry = self._queue.get_nowait()
-            except Empty:
-                return False
-        return True
+        with suppress(Empty):
+            while (entry := self._queue.get_nowait()) is not None:
+                self._pending.append(entry)
+            return True
+        return False
 
     def _committed_all(self) -> bool:
         """Try to bring what waits to the disk; whether it is there."""

@@ -1,6 +1,5 @@
 """An engine that nobody closes: it ends with its process, or when it is dropped."""
 
-import gc
 import json
 import os
 import signal
@@ -67,7 +66,6 @@ def test_one_that_is_dropped_ends_its_threads_and_frees_its_journal(
         engine.feed(BARS[:5], **ON)
         assert hrm_threads() == {"hrm-0", "hrm-1", "hrm-journal"}
         del engine
-        gc.collect()
         eventually(lambda: not hrm_threads())
     assert len(files_in(tmp_path / "journal")) == 2
 
