@@ -149,9 +149,8 @@ def require_plausible(account: Account, close: float, instrument: Instrument) ->
             "its option"
         )
     units = abs(account.position_quantity) * instrument.lot_size
-    most = _MOST_PROFIT * units * (abs(close - entry) + 0.01 * close)
-    if instrument.lot_size == 1:
-        most *= _MOST_UNITS / _MOST_PROFIT
+    times = _MOST_UNITS if instrument.lot_size == 1 else _MOST_PROFIT
+    most = times * units * (abs(close - entry) + 0.01 * close)
     if abs(account.unrealized_pnl) > most:
         raise BadAccount(
             f"account.unrealized_pnl: expected {(close - entry) * units * account.side:.10g} or so "

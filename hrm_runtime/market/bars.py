@@ -95,14 +95,7 @@ class Bars:
             _refuse_conflicts(stamps, values, repeated, tuple(columns))
             keep = np.concatenate((~repeated, [True]))
             stamps, values = stamps[keep], values[:, keep]
-        smallest, largest = PRICE_RANGE
-        possible = (values[:4] >= smallest) & (values[:4] <= largest)
-        expected = f"finite prices between {smallest:g} and {largest:g}"
-        _require(np.logical_and.reduce(possible), expected, stamps, values)
-        _enclose(values)
-        open_, high, low, close = values[:4]
-        enclosed = (low <= np.minimum(open_, close)) & (high >= np.maximum(open_, close))
-        _require(enclosed, "low <= open, close <= high", stamps, values)
+        _refuse_impossible(stamps, values)
         values[4:][~((values[4:] >= 0) & np.isfinite(values[4:]))] = np.nan
 
         self._freeze(stamps, dict(zip(columns, values, strict=True)))
@@ -259,9 +252,18 @@ def _require(good: npt.NDArray[np.bool_], expected: str, stamps: Integers, value
         raise BadBars(f"bars: expected {expected}; found {found} at {stamps[where]}")
 
 
-def _enclose(values: Floats) -> None:
-    """Put highs and lows that rounding alone parted from the open or close onto it."""
+def _refuse_impossible(stamps: Integers, values: Floats) -> None:
+    """Refuse what no bar can be; a high or low that rounding alone parts from the others is moved.
+
+    Raises:
+        BadBars: a price out of range, or a high or low that does not enclose the others.
+    """
+    smallest, largest = PRICE_RANGE
+    possible = (values[:4] >= smallest) & (values[:4] <= largest)
+    expected = f"finite prices between {smallest:g} and {largest:g}"
+    _require(np.logical_and.reduce(possible), expected, stamps, values)
     open_, high, low, close = values[:4]
     highest, lowest = np.maximum(open_, close), np.minimum(open_, close)
     np.copyto(high, highest, where=(high < highest) & (highest - high <= ROUNDING * highest))
     np.copyto(low, lowest, where=(low > lowest) & (low - lowest <= ROUNDING * lowest))
+    _require((low <= lowest) & (high >= highest), "low <= open, close <= high", stamps, values)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 from command import hrm
+from folders import content
 from forks import forking
 from synthetic import SMALL
 
@@ -46,14 +47,6 @@ def place(few_bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(place: Path, verb: str, *options: object, data: Path | None = None) -> list[str]:
     tensors = data or place / "bars.safetensors"
     return list(map(str, (verb, place / "settings.yaml", "--data", tensors, *options)))
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 Trained = Callable[..., dict[str, bytes]]

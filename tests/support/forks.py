@@ -1,6 +1,6 @@
 """Processes that share what they have to import: forks of one that has imported it.
 
-A program that calls `run` is a process like any other. With `SOCKET` in its environment it hands
+A program that calls `enter` is a process like any other. With `SOCKET` in its environment it hands
 its streams, arguments, environment and folder to the process that listens there, which forks; the
 fork goes on as the program, and the program itself ends as the fork does.
 """
@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 SOCKET = "HRM_TESTS_FORK"
@@ -39,6 +40,17 @@ def forking(*program: object) -> Iterator[dict[str, str]]:
             assert process.stdout is not None
             assert process.stdout.readline() == b"listening\n"
             yield {SOCKET: place}  # and then its standard input is closed, with which it ends
+
+
+def enter(main: Callable[[], object], modules: Iterable[str]) -> None:
+    """What a program does: with `--listen SOCKET` it imports `modules` and forks, else it runs."""
+    if sys.argv[1] == "--listen":
+        for module in modules:
+            import_module(module)
+        listen(sys.argv[2])
+        main()
+    else:
+        run(main)
 
 
 def run(main: Callable[[], object]) -> None:

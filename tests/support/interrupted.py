@@ -11,10 +11,9 @@ import os
 import pkgutil
 import signal
 import sys
-from importlib import import_module
 from typing import Any
 
-from forks import listen, run
+from forks import enter
 
 SERVING = ("onnxruntime", "talib")
 TRAINING = (
@@ -55,9 +54,4 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--listen":
         sys.modules.update(dict.fromkeys(SERVING))  # type: ignore[arg-type]  # None bars a module
-        for module in TRAINING:
-            import_module(module)
-        listen(sys.argv[2])
-        main()
-    else:
-        run(main)
+    enter(main, TRAINING)

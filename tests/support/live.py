@@ -1,5 +1,6 @@
 """A live engine's surroundings in a test's hands: the clock, the bars, and what the model does."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,11 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "still waiting"
         time.sleep(0.001)
+
+
+def hrm_threads() -> list[str]:
+    """The names of the threads of engines and journals in this process."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("hrm-")]
 
 
 Live = Callable[..., LiveEngine]

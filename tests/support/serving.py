@@ -6,9 +6,8 @@ what serving needs, for `forks` of it to go on from there.
 
 import os
 import sys
-from importlib import import_module
 
-from forks import listen, run
+from forks import enter
 
 TRAINING = ("torch", "onnx", "onnxscript", "openvino", "polars", "yaml")
 MODULES = (
@@ -31,10 +30,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.modules.update(dict.fromkeys(TRAINING))  # type: ignore[arg-type]  # None bars a module
-    if sys.argv[1] == "--listen":
-        for module in MODULES:
-            import_module(module)
-        listen(sys.argv[2])
-        main()
-    else:
-        run(main)
+    enter(main, MODULES)

@@ -12,7 +12,19 @@ from typing import Any
 
 import leaving_host
 import pytest
-from live import BARS, FLAT, NEWEST, ON, SAFETY_S, Gate, Live, Puppet, bar_at, eventually
+from live import (
+    BARS,
+    FLAT,
+    NEWEST,
+    ON,
+    SAFETY_S,
+    Gate,
+    Live,
+    Puppet,
+    bar_at,
+    eventually,
+    hrm_threads,
+)
 
 from hrm_runtime import Journal, LiveEngine, LiveSettings, Model
 from hrm_runtime.journal.file import files_in
@@ -53,10 +65,6 @@ def test_a_process_that_leaves_it_open_ends_as_it_wanted_and_loses_nothing(
     assert "Fatal" not in done.stderr
 
 
-def hrm_threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("hrm-")}
-
-
 def test_one_that_is_dropped_ends_its_threads_and_frees_its_journal(
     model: Model, tmp_path: Path
 ) -> None:
@@ -64,7 +72,7 @@ def test_one_that_is_dropped_ends_its_threads_and_frees_its_journal(
     for _ in range(2):
         engine = LiveEngine(model, LiveSettings(workers=2), Journal(tmp_path / "journal"))
         engine.feed(BARS[:5], **ON)
-        assert hrm_threads() == {"hrm-0", "hrm-1", "hrm-journal"}
+        assert sorted(hrm_threads()) == ["hrm-0", "hrm-1", "hrm-journal"]
         del engine
         eventually(lambda: not hrm_threads())
     assert len(files_in(tmp_path / "journal")) == 2

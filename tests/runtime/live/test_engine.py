@@ -1,4 +1,3 @@
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from live import (
     Puppet,
     bar_at,
     columns,
+    hrm_threads,
     message,
     raising,
     unknown_allowed,
@@ -280,10 +280,6 @@ def test_an_artifact_that_cannot_go_on_is_refused(
 
 
 # the end
-
-
-def hrm_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("hrm-")]
 
 
 def test_closing_ends_the_threads(live: Live) -> None:
