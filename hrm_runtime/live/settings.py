@@ -28,6 +28,7 @@ class LiveSettings:
     Attributes:
         name: of the engine among others of its process: in its `repr` and its metrics.
         hours: which bars there should be, hence what a gap is and when a bar is closed.
+        markets: the same of instruments that trade by other hours, by name.
         deadline: seconds from call to answer; later is HOLD.
         stale_after: seconds after a bar's close in which a decision at it is still worth having,
             by timeframe; half a bar, at most a minute, for those not named.
@@ -49,6 +50,7 @@ class LiveSettings:
 
     name: str = ""
     hours: TradingHours = field(default_factory=TradingHours)
+    markets: Mapping[str, TradingHours] = field(default_factory=dict)
     deadline: float = 1.0
     stale_after: Mapping[str, float] = field(default_factory=dict)
     clock_skew: float = 2.0
@@ -65,12 +67,18 @@ class LiveSettings:
         for name, fits, expected in (
             ("name", isinstance(self.name, str), "text"),
             ("hours", isinstance(self.hours, TradingHours), "TradingHours"),
+            ("markets", isinstance(self.markets, Mapping), "TradingHours by instrument"),
             ("stale_after", isinstance(self.stale_after, Mapping), "seconds by timeframe"),
             ("kill_file", isinstance(self.kill_file, str | Path | None), "a path"),
             ("clock", callable(self.clock), "a callable"),
         ):
             if not fits:
                 raise BadInput(f"{name}: expected {expected}, found {getattr(self, name)!r}")
+        for instrument, hours in self.markets.items():
+            if not isinstance(instrument, str) or not instrument:
+                raise BadInput(f"markets: expected names of instruments, found {instrument!r}")
+            if not isinstance(hours, TradingHours):
+                raise BadInput(f"markets[{instrument!r}]: expected TradingHours, found {hours!r}")
         for name, least in (("failures", 1), ("workers", 1), ("batch", 1), ("streams", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -103,6 +111,7 @@ class LiveSettings:
         """What a decision depends on, as JSON."""
         return {
             "hours": self.hours.document(),
+            "markets": {name: hours.document() for name, hours in self.markets.items()},
             "stale_after": dict(self.stale_after),
             **{name: getattr(self, name) for name in _DOCUMENTED},
         }
@@ -115,7 +124,10 @@ class LiveSettings:
             BadInput: not such a document.
         """
         try:
-            return cls(**{**document, "hours": TradingHours(**document["hours"])})
+            others = document.get("markets", {}).items()  # none in earlier ones
+            markets = {name: TradingHours(**hours) for name, hours in others}
+            hours = TradingHours(**document["hours"])
+            return cls(**{**document, "hours": hours, "markets": markets})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadInput(f"settings: expected those of an engine: {error}") from error
 
@@ -127,7 +139,11 @@ class LiveSettings:
         """
         contract.instrument(line[0])
         seconds = contract.timeframe_seconds(line[1])
-        return Stream(seconds, self.hours, contract, self.clock_skew)
+        return Stream(seconds, self.hours_of(line[0]), contract, self.clock_skew)
+
+    def hours_of(self, instrument: str) -> TradingHours:
+        """Those by which `instrument` trades."""
+        return self.markets.get(instrument, self.hours)
 
     def require_room(self, opened: int) -> None:
         """Refuse another stream where `opened` ones are as many as there may be.

@@ -10,7 +10,7 @@ from hrm_runtime.artifact.decision import Reason
 from hrm_runtime.errors import BadBars, Untrusted
 from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers, same_prices
 from hrm_runtime.market.features import Row, rows
-from hrm_runtime.market.hours import TradingHours
+from hrm_runtime.market.hours import DAY, TradingHours
 from hrm_runtime.market.stamps import LATEST_STAMP, moment
 
 
@@ -62,7 +62,7 @@ class Stream:
 
         Raises:
             Untrusted: it does not belong here, and was not added: out_of_order, future, or
-                bad_input where it contradicts the newest bar or is outside trading hours.
+                bad_input where it contradicts the newest bar or hours do not know it.
             BadBars: it is not a bar, or one of another timeframe.
         """
         bar = Bars.of_one(given)
@@ -77,13 +77,8 @@ class Stream:
         if newest is not None and stamp == newest:
             self._require_equal(bar)
             return
-        closing = self._require_closed(stamp, now)
-        if closing is None:
-            raise Untrusted(
-                Reason.BAD_INPUT,
-                f"bar: expected the opening of a bar of {self.seconds} s within trading hours, "
-                f"found {moment(stamp)}: another timeframe, or a session that hours do not know",
-            )
+        self._require_known(stamp)
+        self._require_closed(stamp, now)
         self._join(bar)
 
     def age(self, now: float) -> float:
@@ -117,8 +112,23 @@ class Stream:
         closing = self._hours.closing(stamp, self.seconds)
         return stamp + self.seconds if closing is None else closing
 
-    def _require_closed(self, stamp: int, now: float) -> int | None:
-        closing = self._hours.closing(stamp, self.seconds)
+    def _require_known(self, stamp: int) -> None:
+        if self._hours.closing(stamp, self.seconds) is not None:
+            return
+        if self.seconds == DAY:
+            raise Untrusted(
+                Reason.BAD_INPUT,
+                "bar: expected a trading day's, stamped with the opening of its first session, or "
+                f"with its date at 00:00 UTC or at midnight in {self._hours.time_zone}, found "
+                f"{moment(stamp)}: another way to stamp, or a session that hours do not know",
+            )
+        raise Untrusted(
+            Reason.BAD_INPUT,
+            f"bar: expected the opening of a bar of {self.seconds} s within trading hours, "
+            f"found {moment(stamp)}: another timeframe, or a session that hours do not know",
+        )
+
+    def _require_closed(self, stamp: int, now: float) -> None:
         expected = self._closing(stamp)
         if expected > now + self._skew:
             clock = moment(int(now)) if 0 <= now < LATEST_STAMP else str(now)
@@ -127,16 +137,17 @@ class Stream:
                 f"bar: expected one closed by {clock}, found that of {moment(stamp)}, "
                 f"which closes at {moment(expected)}; pass closed bars, and look at the clock",
             )
-        return closing
 
     def _require_apart(self, stamps: Integers) -> None:
-        """Bars of a shorter timeframe begin before the ones before them are closed."""
-        for place in np.flatnonzero(np.diff(stamps) < self.seconds).tolist():
+        """Bars of a shorter timeframe, or of two ways to stamp, begin within the ones before."""
+        near = 2 * DAY if self.seconds == DAY else self.seconds  # of a day, date and opening
+        for place in np.flatnonzero(np.diff(stamps) < near).tolist():
             earlier, later = stamps[place : place + 2].tolist()
-            if later < self._closing(earlier):
+            if self._hours.overlap(earlier, later, self.seconds):
+                same = self._closing(later) == self._closing(earlier)
                 raise BadBars(
                     f"bars: expected bars of {self.seconds} s, found {moment(later)} within that "
-                    f"of {moment(earlier)}: another timeframe"
+                    f"of {moment(earlier)}: another {'way to stamp it' if same else 'timeframe'}"
                 )
 
     def _require_equal(self, bar: Bars) -> None:
@@ -157,7 +168,7 @@ class Stream:
         count = min(len(new), self._window) if later else self._window
         parts = [new] if old is None else [old, new]
         merged = Bars(*(np.concatenate([getattr(p, name) for p in parts]) for name in REQUIRED))
-        self._require_apart(merged.datetime)
+        self._require_apart(merged.datetime[-len(new) - 1 :] if later else merged.datetime)
         merged = merged[max(0, len(merged) - self._needed) :]
         kept = self.rows if later else ()
         missing = min(count, len(merged) - self._history + 1)

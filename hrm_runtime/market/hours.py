@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
-from typing import Any, Final
+from math import gcd
+from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hrm_runtime.errors import BadInput
@@ -20,15 +21,35 @@ _MOST_DAYS_KEPT: Final = 1000
 Span = tuple[int, int]
 """From and until: minutes after a day's midnight, or epoch seconds."""
 
+Grid = Literal["open", "session", "clock"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """A day's bars, opening to closing in order, and other stamps that mean one of them."""
+
+    bars: dict[int, int]
+    aliases: dict[int, int] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, eq=False)
 class TradingHours:
     """Sessions, time zone and holidays of a market. Without sessions it trades around the clock.
 
-    Bars stand on a grid that starts anew each day when the first ordinary session opens, also on
-    days with special sessions: exchanges stamp the hour in which an evening session from 18:00
-    begins with 17:15 if ordinary days open at 09:15. A day has the bars of the grid that overlap
-    its sessions; the last of a session is closed when the session ends.
+    A day has the bars of its grid that overlap its sessions; the last of a session is closed when
+    the session ends. The grid starts anew
+
+    - "open": when the first ordinary session of a day opens, also on days with special sessions:
+      exchanges stamp the hour in which an evening session from 18:00 begins with 17:15 if ordinary
+      days open at 09:15;
+    - "session": when each session opens, as after a lunch break at 13:00;
+    - "clock": never; bars are cut at multiples of the timeframe by the clock on the wall. The first
+      of a session is shorter and stamped with its opening, 09:30; the grid's own stamp, 09:00,
+      means the same bar.
+
+    A daily bar is stamped with the opening of its day's first session (or of the first ordinary
+    one), else with its date, at 00:00 UTC or at midnight of the market. A date names the sessions
+    in whose middle it lies: those from 18:00 to 17:00 are named after the day on which they end.
 
     Attributes:
         sessions: of an ordinary day, local time, such as "09:15-15:30". One that ends at or before
@@ -37,11 +58,13 @@ class TradingHours:
             package tzdata.)
         weekdays: those of ordinary days, Monday is 0.
         holidays: dates without a session, as `date` or "2024-11-15".
-        special: sessions of a date in place of its ordinary ones, also where it has none.
+        special: sessions of a date in place of its ordinary ones, also where it has none. The date
+            is that on which the first of them begins, as of holidays.
+        grid: "open", "session" or "clock".
 
     Raises:
         BadInput: a session, a date or a weekday that cannot be read, sessions that overlap, an
-            unknown time zone, or days of a market that trades around the clock.
+            unknown time zone or grid, or days of a market that trades around the clock.
     """
 
     sessions: Sequence[str] = ()
@@ -49,6 +72,7 @@ class TradingHours:
     weekdays: Iterable[int] = range(5)
     holidays: Iterable[date | str] = ()
     special: Mapping[date | str, Sequence[str]] = field(default_factory=dict)
+    grid: Grid = "open"
 
     def __post_init__(self) -> None:
         if not self.sessions and (self.holidays or self.special):
@@ -65,6 +89,8 @@ class TradingHours:
         if not weekdays <= set(range(7)):
             found = sorted(weekdays, key=str)
             raise BadInput(f"hours.weekdays: expected 0 (Monday) to 6, found {found}")
+        if self.grid not in get_args(Grid):
+            raise BadInput(f"hours.grid: expected open, session or clock, found {self.grid!r}")
         days: dict[date, tuple[Span, ...]] = {_date(day): () for day in self.holidays}
         days |= {_date(day): _spans(sessions) for day, sessions in self.special.items()}
         for name, value in {
@@ -80,14 +106,15 @@ class TradingHours:
     _weekdays: frozenset[int] = field(init=False, repr=False)
     _ordinary: tuple[Span, ...] = field(init=False, repr=False)
     _days: dict[date, tuple[Span, ...]] = field(init=False, repr=False)
-    _grids: dict[tuple[date, int], dict[int, int]] = field(init=False, repr=False)
+    _grids: dict[tuple[date, int], _Day] = field(init=False, repr=False)
 
     def __repr__(self) -> str:
         if not self._ordinary:
             return "TradingHours(around the clock)"
         given = self.document()
         days = f"holidays: {len(given['holidays'])}, special days: {len(given['special'])}"
-        return f"TradingHours({' '.join(given['sessions'])} {self.time_zone}, {days})"
+        grid = "" if self.grid == "open" else f", grid: {self.grid}"
+        return f"TradingHours({' '.join(given['sessions'])} {self.time_zone}, {days}{grid})"
 
     def document(self) -> dict[str, Any]:
         """As JSON; `TradingHours(**document)` is equal in what it answers."""
@@ -101,72 +128,134 @@ class TradingHours:
                 for day, spans in self._days.items()
                 if spans
             },
+            "grid": self.grid,
         }
 
     def closing(self, stamp: int, seconds: int) -> int | None:
-        """When the bar that opens at `stamp` is closed, in epoch seconds; None if there is none.
+        """When the bar of `stamp` is closed, in epoch seconds; None if there is none.
 
         Args:
             seconds: of the timeframe.
         """
         if not self._ordinary or seconds > DAY:
             return stamp + seconds
-        day = self._date_of(stamp)
         if seconds == DAY:
-            sessions = self._sessions(day)
-            return sessions[-1][1] if sessions else None
-        for ahead in (0, -1, 1):  # sessions may end, and bars may open, on another day
-            grid = self._grid(day + timedelta(ahead), seconds)
-            if stamp in grid:
-                return grid[stamp]
-        return None
+            day = self._day_of(stamp)
+            return None if day is None else next(iter(self._bars(day, DAY).bars.values()), None)
+        local = self._date_of(stamp)  # sessions may end, and bars may open, on another day
+        days = [self._bars(local + timedelta(ahead), seconds) for ahead in (0, -1, 1)]
+        known = (*(day.bars for day in days), *(day.aliases for day in days))
+        return next((stamps[stamp] for stamps in known if stamp in stamps), None)
 
     def follows(self, earlier: int, later: int, seconds: int) -> bool:
         """Whether the bar of `later` is the next there is after that of `earlier`."""
         if not self._ordinary or seconds > DAY:
             return later == earlier + seconds
+        closed, expected = self.closing(earlier, seconds), self.closing(later, seconds)
         first = self._date_of(earlier)
-        if seconds == DAY:
-            days = (first + timedelta(1 + ahead) for ahead in range(_LONGEST_BREAK))
-            return next((day for day in days if self._spans_of(day)), None) == self._date_of(later)
         for ahead in range(-1, _LONGEST_BREAK):
-            grid = self._grid(first + timedelta(ahead), seconds)
-            for opening in grid:
-                if opening > earlier:
-                    return opening == later
+            day = self._bars(first + timedelta(ahead), seconds)
+            for opening, closing in day.bars.items():
+                if opening > earlier if closed is None else closing > closed:
+                    return closing == expected
         return False
 
+    def overlap(self, earlier: int, later: int, seconds: int) -> bool:
+        """Whether `later` stands for the bar of `earlier` once more, or for a part of it."""
+        first, second = self.closing(earlier, seconds), self.closing(later, seconds)
+        if first is not None and second is not None and self._ordinary and seconds == DAY:
+            return second <= first  # a date may begin before the session of the one before ends
+        end = earlier + seconds
+        return later < (end if first is None else min(first, end))
+
+    def _local(self, stamp: int) -> datetime:
+        return datetime.fromtimestamp(stamp, UTC).astimezone(self._zone)
+
     def _date_of(self, stamp: int) -> date:
-        return datetime.fromtimestamp(stamp, UTC).astimezone(self._zone).date()
+        return self._local(stamp).date()
 
     def _spans_of(self, day: date) -> tuple[Span, ...]:
         ordinary = self._ordinary if day.weekday() in self._weekdays else ()
         return self._days.get(day, ordinary)
 
-    def _epoch(self, day: date, minutes: int) -> int:
+    def _day_of(self, stamp: int) -> date | None:
+        """When the sessions of the daily bar of `stamp` begin; None where it is that of no day."""
+        local = self._date_of(stamp)
+        spans = self._spans_of(local)
+        openings = (60 * first[0][0] for first in (spans, self._ordinary))
+        if spans and any(self._epoch(local, opening) == stamp for opening in openings):
+            return local
+        if self._epoch(local, 0) == stamp:  # where a night skips midnight, the moment it skips to
+            named = local
+        elif stamp % DAY == 0:
+            named = datetime.fromtimestamp(stamp, UTC).date()
+        else:
+            return None
+        begun = (named - timedelta(before) for before in range(2))
+        return next((day for day in begun if self._trade_date(day) == named), None)
+
+    def _trade_date(self, day: date) -> date | None:
+        """On which the middle of the sessions lies that begin on `day`."""
+        spans = self._spans_of(day)
+        return day + timedelta(minutes=(spans[0][0] + spans[-1][1]) // 2) if spans else None
+
+    def _epoch(self, day: date, seconds: int) -> int:
+        """Of a moment by the clock on the wall, so many seconds after midnight."""
         midnight = datetime.combine(day, time(), self._zone)
-        return int((midnight + timedelta(minutes=minutes)).timestamp())  # by the clock on the wall
+        return int((midnight + timedelta(seconds=seconds)).timestamp())
 
     def _sessions(self, day: date) -> list[Span]:
         return [
-            (self._epoch(day, start), self._epoch(day, end)) for start, end in self._spans_of(day)
+            (self._epoch(day, 60 * start), self._epoch(day, 60 * end))
+            for start, end in self._spans_of(day)
         ]
 
-    def _grid(self, day: date, seconds: int) -> dict[int, int]:
-        """Opening to closing time of the day's bars, in order."""
-        grid = self._grids.get((day, seconds))
-        if grid is None:
+    def _shown(self, day: date, seconds: int) -> list[int]:
+        """When the clock on the wall shows that moment: once, or in a night twice or not at all."""
+        wall = datetime.combine(day, time()) + timedelta(seconds=seconds)
+        moments = {int(wall.replace(tzinfo=self._zone, fold=fold).timestamp()) for fold in (0, 1)}
+        return [one for one in sorted(moments) if self._local(one).replace(tzinfo=None) == wall]
+
+    def _bars(self, day: date, seconds: int) -> _Day:
+        """Those of the sessions that begin on `day`."""
+        bars = self._grids.get((day, seconds))
+        if bars is None:
             if len(self._grids) >= _MOST_DAYS_KEPT:
                 self._grids.clear()
-            anchor = self._epoch(day, self._ordinary[0][0])
-            grid = {}
-            for start, end in self._sessions(day):
-                opening = start - (start - anchor) % seconds
-                while opening < end:
-                    grid[opening] = min(opening + seconds, end)
-                    opening += seconds
-            self._grids[day, seconds] = grid
-        return grid
+            cut = self._cut_by_clock if self.grid == "clock" else self._cut_from_anchor
+            bars = self._whole(day) if seconds == DAY else cut(day, seconds)
+            self._grids[day, seconds] = bars
+        return bars
+
+    def _whole(self, day: date) -> _Day:
+        sessions = self._sessions(day)
+        return _Day({sessions[0][0]: sessions[-1][1]} if sessions else {})
+
+    def _cut_from_anchor(self, day: date, seconds: int) -> _Day:
+        bars: dict[int, int] = {}
+        anchor = self._epoch(day, 60 * self._ordinary[0][0])
+        for start, end in self._sessions(day):
+            opening = start - (start - anchor) % seconds if self.grid == "open" else start
+            while opening < end:
+                bars[opening] = min(opening + seconds, end)
+                opening += seconds
+        return _Day(bars)
+
+    def _cut_by_clock(self, day: date, seconds: int) -> _Day:
+        bars: dict[int, int] = {}
+        aliases: dict[int, int] = {}
+        times = zip(self._spans_of(day), self._sessions(day), strict=True)
+        for (start, end), (opening, close) in times:
+            first = 60 * start - 60 * start % DAY % seconds
+            cuts = sorted(
+                moment
+                for wall in range(first, 60 * end, gcd(seconds, DAY))
+                if wall % DAY % seconds == 0
+                for moment in self._shown(day, wall)
+            )
+            bars |= pairwise([opening, *(one for one in cuts if opening < one < close), close])
+            aliases |= {one: bars[opening] for one in cuts if one < opening and one not in aliases}
+        return _Day(bars, aliases)
 
 
 def _date(day: date | str) -> date:

@@ -206,6 +206,12 @@ def test_settings_are_shown_where_they_are_not_the_usual_ones() -> None:
     assert repr(LiveSettings(hours=hours, deadline=0.5, strict=True)) == (
         f"LiveSettings(hours={shown}, deadline=0.5, strict=True)"
     )
+    clock = TradingHours(["09:30-16:00"], grid="clock")
+    shown = "TradingHours(09:30-16:00 UTC, holidays: 0, special days: 0, grid: clock)"
+    assert repr(clock) == shown
+    assert (
+        repr(LiveSettings(markets={"Beta": clock})) == f"LiveSettings(markets={{'Beta': {shown}}})"
+    )
 
 
 # version

@@ -35,6 +35,7 @@ from hrm_runtime import (
     LiveSettings,
     Model,
     Reason,
+    TradingHours,
     UnknownInstrument,
     UnknownTimeframe,
 )
@@ -344,6 +345,10 @@ SECONDS = "expected seconds, found"
         ({"deadline": 0}, "^deadline: expected more than 0 and at most .* seconds, found 0$"),
         ({"deadline": 2 * TIMEOUT_MAX}, "^deadline: expected more than 0 and at most .* seconds"),
         ({"hours": "09:15-15:30"}, "hours: expected TradingHours, found '09:15-15:30'"),
+        ({"markets": []}, r"^markets: expected TradingHours by instrument, found \[\]$"),
+        ({"markets": {"": TradingHours()}}, "^markets: expected names of instruments, found ''$"),
+        ({"markets": {5: TradingHours()}}, "^markets: expected names of instruments, found 5$"),
+        ({"markets": {"Beta": None}}, r"^markets\['Beta'\]: expected TradingHours, found None$"),
         ({"stale_after": 60}, "stale_after: expected seconds by timeframe, found 60"),
         ({"kill_file": 3}, "kill_file: expected a path, found 3"),
         ({"clock": 1.0}, "clock: expected a callable, found 1.0"),

@@ -276,6 +276,12 @@ def test_a_replay_changes_nothing(copy: Path, model: Model) -> None:
         ('{"hours": {}, "speed": 1}', "unexpected keyword argument 'speed'"),
         ('{"hours": {"time_zone": "Mars"}}', "hours.time_zone: expected an IANA name"),
         ('{"hours": 5}', "settings: expected those of an engine"),
+        (
+            '{"hours": {"grid": "hour"}}',
+            "hours.grid: expected open, session or clock, found 'hour'",
+        ),
+        ('{"hours": {}, "markets": 5}', "settings: expected those of an engine"),
+        ('{"hours": {}, "markets": {"": {}}}', "markets: expected names of instruments, found ''"),
     ],
 )
 def test_settings_that_are_none_are_unreadable(

@@ -1,6 +1,8 @@
+import json
+import re
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
-from itertools import product
+from datetime import date, datetime, time, timedelta
+from itertools import pairwise, product
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -207,6 +209,102 @@ def test_a_bar_has_its_length_where_the_clock_is_changed(day: str, bars: list[st
     assert [*found[:3], found[-1]] == bars
 
 
+# other grids
+
+
+HONG_KONG = ["09:30-12:00", "13:00-16:00"]
+SHORT = {"2024-12-24": ["09:30-12:00"]}
+
+
+def hong_kong(grid: Any) -> TradingHours:
+    return TradingHours(HONG_KONG, "Asia/Hong_Kong", special=SHORT, grid=grid)
+
+
+def test_a_grid_may_start_anew_with_each_session() -> None:
+    hours = hong_kong("session")
+    assert listed(hours, "2024-11-13", 60, "Asia/Hong_Kong") == [
+        *("09:30-10:30", "10:30-11:30", "11:30-12:00"),
+        *("13:00-14:00", "14:00-15:00", "15:00-16:00"),
+    ]
+    assert listed(hours, "2024-12-24", 120, "Asia/Hong_Kong") == ["09:30-11:30", "11:30-12:00"]
+    tokyo = TradingHours(["09:00-11:30", "12:30-15:30"], "Asia/Tokyo", grid="session")
+    assert listed(tokyo, "2024-11-13", 60, "Asia/Tokyo")[2:5] == [
+        *("11:00-11:30", "12:30-13:30", "13:30-14:30"),
+    ]
+
+
+def test_a_grid_may_be_that_of_the_clock() -> None:
+    hours = hong_kong("clock")
+    bars = ["09:30-10:00", "10:00-11:00", "11:00-12:00", "13:00-14:00", "14:00-15:00"]
+    alias = "09:00-10:00"  # the grid's own stamp of the first
+    assert listed(hours, "2024-11-13", 60, "Asia/Hong_Kong") == [alias, *bars, "15:00-16:00"]
+    assert listed(hours, "2024-11-13", 240, "Asia/Hong_Kong") == [
+        *("08:00-12:00", "09:30-12:00"),
+        *("12:00-16:00", "13:00-16:00"),
+    ]
+
+
+def test_both_stamps_of_a_short_first_bar_are_one_bar() -> None:
+    hours, zone = hong_kong("clock"), "Asia/Hong_Kong"
+    before, alias, opening, after = (
+        at(f"2024-11-{moment}", zone) for moment in ("12 15:00", "13 09:00", "13 09:30", "13 10:00")
+    )
+    for first in (alias, opening):
+        assert hours.follows(before, first, HOUR)
+        assert hours.follows(first, after, HOUR)
+        assert not hours.overlap(before, first, HOUR)
+        assert not hours.overlap(first, after, HOUR)
+    assert not hours.follows(alias, opening, HOUR)
+    assert hours.overlap(alias, opening, HOUR)
+    assert not hours.follows(before, after, HOUR)
+
+
+def test_a_lunch_break_is_no_hole_of_a_grid_that_starts_anew() -> None:
+    hours, zone = hong_kong("session"), "Asia/Hong_Kong"
+    morning, lunch, afternoon = (
+        at(f"2024-11-13 {moment}", zone) for moment in ("11:30", "12:30", "13:00")
+    )
+    assert hours.follows(morning, afternoon, HOUR)
+    assert not hours.overlap(morning, afternoon, HOUR)
+    assert hours.closing(lunch, HOUR) is None
+
+
+def test_a_bar_of_its_own_is_never_the_other_stamp_of_the_next() -> None:
+    hours = TradingHours(["18:00-17:00"], AMERICA, weekdays=[6, 0, 1, 2, 3], grid="clock")
+    four = 4 * HOUR
+    last, first = at("2024-11-12 16:00", AMERICA), at("2024-11-12 18:00", AMERICA)
+    assert hours.closing(last, four) == at("2024-11-12 17:00", AMERICA)
+    assert hours.closing(first, four) == at("2024-11-12 20:00", AMERICA)
+    assert hours.follows(last, first, four)
+    sunday = at("2024-11-10 16:00", AMERICA)  # where none ends
+    assert hours.closing(sunday, four) == at("2024-11-10 20:00", AMERICA)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "day", "bars"),
+    [
+        (240, "2024-03-10", ["00:00-04:00", "04:00-08:00", "08:00-12:00"]),
+        (240, "2024-11-03", ["00:00-04:00", "04:00-08:00", "08:00-12:00"]),
+        (60, "2024-03-10", ["00:00-01:00", "01:00-03:00", "03:00-04:00"]),
+        (60, "2024-11-03", ["00:00-01:00", "01:00-01:00", "01:00-02:00", "02:00-03:00"]),
+        (50, "2024-03-10", ["00:00-00:50", "00:50-01:40", "01:40-03:20", "03:20-04:10"]),
+    ],
+)
+def test_the_clock_s_grid_is_cut_where_the_clock_shows_it(
+    minutes: int, day: str, bars: list[str]
+) -> None:
+    hours = TradingHours(["00:00-00:00"], AMERICA, weekdays=range(7), grid="clock")
+    assert listed(hours, day, minutes, AMERICA)[: len(bars)] == bars
+
+
+def test_the_clock_s_grid_starts_anew_at_midnight_where_bars_do_not_fill_a_day() -> None:
+    hours = TradingHours(["18:00-17:00"], weekdays=range(7), grid="clock")
+    assert listed(hours, "2024-11-12", 420, "UTC") == [
+        *("00:00-07:00", "07:00-14:00", "14:00-17:00"),
+        *("18:00-21:00", "21:00-00:00"),
+    ]
+
+
 # over midnight
 
 FUTURES = TradingHours(["18:00-17:00"], AMERICA, weekdays=[6, 0, 1, 2, 3])
@@ -254,9 +352,171 @@ def test_a_day_s_bar_is_closed_when_its_last_session_ends(moment: str) -> None:
     assert NSE.closing(at(f"2024-11-16 {moment}"), DAY) is None
 
 
-def test_a_day_s_bar_is_closed_on_the_next_day_where_its_session_is() -> None:
-    found = FUTURES.closing(at("2024-11-12", AMERICA), DAY)
-    assert found == at("2024-11-13 17:00", AMERICA)
+NEW_YORK = TradingHours(
+    ["09:30-16:00"],
+    AMERICA,
+    holidays=["2024-11-28"],
+    special={"2024-11-29": ["09:30-13:00"]},
+)
+SAO_PAULO = TradingHours(["10:00-17:00"], "America/Sao_Paulo")
+CURRENCIES = TradingHours(["17:00-17:00"], AMERICA, weekdays=[6, 0, 1, 2, 3])
+COIN = TradingHours(["00:00-00:00"], "America/Sao_Paulo", weekdays=range(7))
+KIWI = TradingHours(["10:00-12:00"], "Pacific/Auckland")
+"""Where 00:00 UTC is 13:00, after the close."""
+LATE = TradingHours(["04:00-20:00"], AMERICA)
+"""Where a date's 00:00 UTC comes before the session of the day before ends, in winter."""
+
+
+def stamps_of(hours: TradingHours, day: str, opening: str) -> list[int]:
+    """A date's daily bar in every way to stamp it; it opens at `opening`, local time."""
+    zone = hours.time_zone
+    midnight = datetime.combine(date.fromisoformat(day), time(), ZoneInfo(zone))
+    return [at(day, "UTC"), int(midnight.timestamp()), at(opening, zone)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "day", "opening", "closing"),
+    [
+        (NEW_YORK, "2024-11-15", "2024-11-15 09:30", "2024-11-15 16:00"),
+        (NEW_YORK, "2024-11-29", "2024-11-29 09:30", "2024-11-29 13:00"),  # half a day
+        (NEW_YORK, "2024-03-08", "2024-03-08 09:30", "2024-03-08 16:00"),
+        (NEW_YORK, "2024-03-11", "2024-03-11 09:30", "2024-03-11 16:00"),  # clocks changed
+        (NEW_YORK, "2024-11-04", "2024-11-04 09:30", "2024-11-04 16:00"),
+        (SAO_PAULO, "2017-10-13", "2017-10-13 10:00", "2017-10-13 17:00"),
+        (SAO_PAULO, "2017-10-16", "2017-10-16 10:00", "2017-10-16 17:00"),
+        (COIN, "2017-10-15", "2017-10-15 00:00", "2017-10-16 00:00"),  # it begins at 01:00
+        (COIN, "2017-10-16", "2017-10-16 00:00", "2017-10-17 00:00"),
+        (FUTURES, "2024-11-11", "2024-11-10 18:00", "2024-11-11 17:00"),  # a Monday
+        (FUTURES, "2024-11-15", "2024-11-14 18:00", "2024-11-15 17:00"),
+        (FUTURES, "2024-03-11", "2024-03-10 18:00", "2024-03-11 17:00"),
+        (CURRENCIES, "2024-03-11", "2024-03-10 17:00", "2024-03-11 17:00"),
+        (CURRENCIES, "2024-11-04", "2024-11-03 17:00", "2024-11-04 17:00"),
+        (KIWI, "2024-11-15", "2024-11-15 10:00", "2024-11-15 12:00"),
+        (LATE, "2024-11-15", "2024-11-15 04:00", "2024-11-15 20:00"),
+    ],
+)
+def test_a_day_s_bar_may_be_stamped_with_its_date_or_its_opening(
+    hours: TradingHours, day: str, opening: str, closing: str
+) -> None:
+    stamps = stamps_of(hours, day, opening)
+    expected = at(closing, hours.time_zone)
+    assert [hours.closing(stamp, DAY) for stamp in stamps] == [expected] * 3
+
+
+def test_an_evening_s_bar_may_be_stamped_with_either_opening() -> None:
+    stamps = [at("2024-11-01 18:00"), at("2024-11-01 09:15")]
+    assert [NSE.closing(stamp, DAY) for stamp in stamps] == [at("2024-11-01 19:00")] * 2
+
+
+@pytest.mark.parametrize(
+    ("sessions", "closing"),
+    [
+        ("00:00-00:00", "2024-11-13 00:00"),
+        ("09:00-00:15", "2024-11-13 00:15"),
+        ("20:00-04:00", "2024-11-12 04:00"),  # midnight is its middle
+        ("19:00-04:00", "2024-11-13 04:00"),
+    ],
+)
+def test_a_date_names_the_session_in_whose_middle_it_lies(sessions: str, closing: str) -> None:
+    hours = TradingHours([sessions], weekdays=range(7))
+    assert hours.closing(at("2024-11-12", "UTC"), DAY) == at(closing, "UTC")
+
+
+def test_a_date_prefers_what_begins_on_it_to_what_ends_on_it() -> None:
+    special = {"2024-11-12": ["08:00-13:00"]}
+    hours = TradingHours(["18:00-17:00"], AMERICA, weekdays=[6, 0, 1, 2, 3], special=special)
+    assert hours.closing(at("2024-11-12", "UTC"), DAY) == at("2024-11-12 13:00", AMERICA)
+
+
+@pytest.mark.parametrize(
+    ("hours", "stamp"),
+    [
+        (NEW_YORK, "2024-11-15 12:00"),  # neither
+        (NEW_YORK, "2024-11-15 14:31"),
+        (NEW_YORK, "2024-11-15 21:00"),  # closing
+        (NEW_YORK, "2024-11-16"),  # a Saturday, Friday evening in New York
+        (NEW_YORK, "2024-11-16 05:00"),
+        (NEW_YORK, "2024-11-16 14:30"),
+        (NEW_YORK, "2024-11-28"),  # a holiday
+        (NEW_YORK, "2024-11-28 05:00"),
+        (NEW_YORK, "2024-11-28 14:30"),
+        (NEW_YORK, "2024-07-15 05:00"),  # midnight of another season
+        (FUTURES, "2024-11-10"),  # a Sunday, on which that of Monday begins
+        (FUTURES, "2024-11-10 05:00"),
+        (FUTURES, "2024-11-15 23:00"),  # nothing begins on a Friday
+    ],
+)
+def test_another_moment_or_day_has_no_daily_bar(hours: TradingHours, stamp: str) -> None:
+    assert hours.closing(at(stamp, "UTC"), DAY) is None
+    before = at("2024-11-14", "UTC")
+    assert not hours.follows(before, at(stamp, "UTC"), DAY)
+
+
+CONVENTIONS = range(3)
+
+
+@pytest.mark.parametrize("way", CONVENTIONS, ids=["date in UTC", "midnight", "opening"])
+@pytest.mark.parametrize(
+    ("hours", "days"),
+    [
+        (
+            NEW_YORK,
+            {
+                "2024-11-26": "2024-11-26 09:30",
+                "2024-11-27": "2024-11-27 09:30",
+                "2024-11-29": "2024-11-29 09:30",
+                "2024-12-02": "2024-12-02 09:30",
+            },
+        ),
+        (NEW_YORK, {"2024-03-08": "2024-03-08 09:30", "2024-03-11": "2024-03-11 09:30"}),
+        (
+            COIN,
+            {f"2017-10-{day}": f"2017-10-{day} 00:00" for day in range(13, 18)},
+        ),
+        (
+            FUTURES,
+            {
+                "2024-03-07": "2024-03-06 18:00",
+                "2024-03-08": "2024-03-07 18:00",
+                "2024-03-11": "2024-03-10 18:00",
+                "2024-03-12": "2024-03-11 18:00",
+            },
+        ),
+        (LATE, {f"2024-11-{day}": f"2024-11-{day} 04:00" for day in (13, 14, 15, 18)}),
+    ],
+    ids=["holiday", "spring", "no midnight", "futures", "late"],
+)
+def test_days_follow_each_other_in_every_way_to_stamp_them(
+    hours: TradingHours, days: dict[str, str], way: int
+) -> None:
+    stamps = [stamps_of(hours, day, opening)[way] for day, opening in days.items()]
+    for (first, earlier), (second, later) in product(enumerate(stamps), repeat=2):
+        assert hours.follows(earlier, later, DAY) is (second == first + 1)
+        if first != second:
+            assert hours.overlap(earlier, later, DAY) is (second < first)
+
+
+@pytest.mark.parametrize(
+    ("hours", "day", "opening"),
+    [
+        (NEW_YORK, "2024-11-15", "2024-11-15 09:30"),
+        (FUTURES, "2024-11-15", "2024-11-14 18:00"),
+        (KIWI, "2024-11-15", "2024-11-15 10:00"),
+    ],
+)
+def test_two_stamps_of_a_day_are_one_bar(hours: TradingHours, day: str, opening: str) -> None:
+    stamps = sorted(stamps_of(hours, day, opening))
+    for earlier, later in pairwise(stamps):
+        assert hours.overlap(earlier, later, DAY)
+        assert not hours.follows(earlier, later, DAY)
+
+
+def test_the_day_after_one_that_hours_do_not_know_follows_it() -> None:
+    saturday, monday = at("2024-11-16", "UTC"), at("2024-11-18", "UTC")
+    assert NEW_YORK.follows(saturday, monday, DAY)
+    assert not NEW_YORK.follows(saturday, monday + DAY, DAY)
+    assert not NEW_YORK.overlap(saturday, monday, DAY)
+    assert NEW_YORK.overlap(saturday, saturday + DAY - 1, DAY)  # within its 24 hours
 
 
 @pytest.mark.parametrize("moment", ["00:00", "09:15"])
@@ -309,6 +569,8 @@ def test_no_more_days_are_kept_than_so_many(monkeypatch: pytest.MonkeyPatch) -> 
 
 # any calendar
 
+GRIDS = ("open", "session", "clock")
+
 FIRST = date(2024, 3, 4)  # the Monday before clocks in America change
 DAYS = tuple(FIRST + timedelta(number) for number in range(10))
 MINUTES = (5, 15, 60, 75, 120, 240)
@@ -338,6 +600,7 @@ def calendars(draw: st.DrawFn) -> dict[str, Any]:
         "time_zone": draw(st.sampled_from(["UTC", INDIA, AMERICA])),
         "weekdays": draw(st.frozensets(st.integers(0, 6), min_size=1)),
         "holidays": draw(st.frozensets(st.sampled_from(DAYS), max_size=3)),
+        "grid": draw(st.sampled_from(GRIDS)),
     }
     if draw(st.booleans()):
         start, end = draw(moments(0, 1))
@@ -372,8 +635,15 @@ def expected_bars(calendar: Mapping[str, Any], seconds: int) -> dict[int, int]:
         for session in sessions:
             start, end = session.split("-")
             last_day = day if minutes_of(end) > minutes_of(start) else day + timedelta(1)
-            for minute in range(epoch(day, start), epoch(last_day, end), 60):
-                opening = anchor + (minute - anchor) // seconds * seconds
+            begun, opening = epoch(day, start), 0
+            for minute in range(begun, epoch(last_day, end), 60):
+                shown = datetime.fromtimestamp(minute, zone)
+                if calendar["grid"] == "clock":
+                    since_midnight = 3600 * shown.hour + 60 * shown.minute
+                    opening = opening if minute > begun and since_midnight % seconds else minute
+                else:
+                    origin = anchor if calendar["grid"] == "open" else begun
+                    opening = origin + (minute - origin) // seconds * seconds
                 bars[opening] = minute + 60
     return dict(sorted(bars.items()))
 
@@ -389,7 +659,11 @@ def test_bars_are_those_of_a_calendar_written_out(calendar: dict[str, Any], minu
         300,
     )
     found = {stamp: hours.closing(stamp, seconds) for stamp in inside}
-    assert found == {stamp: expected.get(stamp) for stamp in inside}
+    if calendar["grid"] == "clock":  # and the other stamps of first bars
+        others = {stamp for stamp, closing in found.items() if closing and stamp not in expected}
+        assert {found.pop(stamp) for stamp in others} <= set(expected.values())
+        assert all(min(o for o in expected if o > s) - s < seconds + HOUR for s in others)
+    assert found == {stamp: expected.get(stamp) for stamp in found}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -404,7 +678,33 @@ def test_a_bar_follows_if_it_is_the_next_of_a_calendar_written_out(
             assert hours.follows(earlier, openings[place + step], seconds) is (step == 1)
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(calendar=calendars(), minutes=st.sampled_from((15, 60, 120, 240, 1440)))
+def test_what_a_document_says_is_equal_in_what_it_answers(
+    calendar: dict[str, Any], minutes: int
+) -> None:
+    hours = TradingHours(**calendar)
+    again = TradingHours(**json.loads(json.dumps(hours.document())))
+    for stamp in range(at("2024-03-05", "UTC"), at("2024-03-09", "UTC"), 900):
+        assert again.closing(stamp, 60 * minutes) == hours.closing(stamp, 60 * minutes)
+    assert again.document() == hours.document()
+
+
+def test_an_earlier_document_has_the_grid_of_the_first_opening() -> None:
+    document = NSE.document()
+    assert document.pop("grid") == "open"
+    again = TradingHours(**document)
+    assert listed(again, "2024-11-01", 60) == ["17:15-18:15", "18:15-19:00"]
+
+
 # what cannot be read
+
+
+@pytest.mark.parametrize("grid", ["", "Clock", "hour", None, 60, ["open"]], ids=repr)
+def test_an_unknown_grid_is_refused(grid: Any) -> None:
+    told = "^hours.grid: expected open, session or clock, found "
+    with pytest.raises(BadInput, match=told + re.escape(repr(grid))):
+        TradingHours(["09:15-15:30"], grid=grid)
 
 
 @pytest.mark.parametrize("days", [{"holidays": ["2024-11-15"]}, {"special": {"2024-11-15": []}}])
