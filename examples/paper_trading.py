@@ -52,8 +52,10 @@ def trade(
     engine: LiveEngine, clock: Clock, book: Book, bars: Bars, first: int, stream: dict[str, str]
 ) -> list[Decision]:
     """Decide at the bars from number `first` on; each decision is filled at the open after it."""
-    contract, hours = engine.model.contract, engine.settings.hours
+    contract, hours = engine.model.contract, engine.settings.hours_of(stream["instrument"])
     seconds = contract.timeframe_seconds(stream["timeframe"])
+    newest = int(bars.datetime[first - 1])
+    clock.now = hours.closing(newest, seconds) or newest + seconds
     engine.feed(bars[:first], **stream)
     decisions: list[Decision] = []
     for number in range(first, len(bars)):
@@ -95,7 +97,7 @@ def run(given: argparse.Namespace) -> bool:
     print(f"{instrument} {timeframe}, bars from {begin} to {end}, artifact {model.id[:12]}")
 
     hours = TradingHours(given.sessions, given.time_zone, holidays=given.holidays)
-    clock = Clock(float(bars.datetime[first]))  # all before it are closed
+    clock = Clock(0.0)  # set by what is traded
     book = Book(CAPITAL, contract.instrument(instrument), contract.trading)
     settings = LiveSettings(hours=hours, clock=clock, deadline=10.0)  # on paper nobody waits
     with LiveEngine(model, settings, Journal(given.journal)) as engine:
@@ -133,8 +135,8 @@ def main() -> int:
     add("--bars", type=Path, default=Path("hrm-demo/bars/IBM_D.csv"), help="SYMBOL_TIMEFRAME.csv")
     add("--bars-count", dest="count", type=int, default=120, help="bars at the end to decide at")
     add("--journal", type=Path, default=Path("paper-journal"), help="new folder")
-    add("--sessions", nargs="*", default=["14:30-21:00"], help="of the market; none: always open")
-    add("--time-zone", default="UTC", help="of the sessions, and of the days of daily bars")
+    add("--sessions", nargs="*", default=["09:30-16:00"], help="of the market; none: always open")
+    add("--time-zone", default="America/New_York", help="of the sessions")
     add("--holidays", nargs="*", default=[], help="days without a session, such as 2012-12-25")
     try:
         return 0 if run(options.parse_args()) else 1

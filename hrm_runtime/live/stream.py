@@ -54,7 +54,8 @@ class Stream:
         """
         if not len(bars):
             return
-        self._require_closed(int(bars.datetime[-1]), now)
+        newest = int(bars.datetime[-1])
+        self._require_closed(newest, self._closing(newest), now)
         self._join(bars)
 
     def take(self, given: Bar | Mapping[str, Any], now: float) -> None:
@@ -77,8 +78,10 @@ class Stream:
         if newest is not None and stamp == newest:
             self._require_equal(bar)
             return
-        self._require_known(stamp)
-        self._require_closed(stamp, now)
+        closing = self._hours.closing(stamp, self.seconds)
+        if closing is None:
+            raise Untrusted(Reason.BAD_INPUT, self._unknown(stamp))
+        self._require_closed(stamp, closing, now)
         self._join(bar)
 
     def age(self, now: float) -> float:
@@ -112,30 +115,26 @@ class Stream:
         closing = self._hours.closing(stamp, self.seconds)
         return stamp + self.seconds if closing is None else closing
 
-    def _require_known(self, stamp: int) -> None:
-        if self._hours.closing(stamp, self.seconds) is not None:
-            return
+    def _unknown(self, stamp: int) -> str:
+        """What was expected instead of a bar that hours do not know."""
         if self.seconds == DAY:
-            raise Untrusted(
-                Reason.BAD_INPUT,
+            return (
                 "bar: expected a trading day's, stamped with the opening of its first session, or "
                 f"with its date at 00:00 UTC or at midnight in {self._hours.time_zone}, found "
-                f"{moment(stamp)}: another way to stamp, or a session that hours do not know",
+                f"{moment(stamp)}: another way to stamp, or a session that hours do not know"
             )
-        raise Untrusted(
-            Reason.BAD_INPUT,
-            f"bar: expected the opening of a bar of {self.seconds} s within trading hours, "
-            f"found {moment(stamp)}: another timeframe, or a session that hours do not know",
+        return (
+            f"bar: expected the opening of a bar of {self.seconds} s within trading hours, found "
+            f"{moment(stamp)}: another timeframe, or a session that hours do not know"
         )
 
-    def _require_closed(self, stamp: int, now: float) -> None:
-        expected = self._closing(stamp)
-        if expected > now + self._skew:
+    def _require_closed(self, stamp: int, closing: int, now: float) -> None:
+        if closing > now + self._skew:
             clock = moment(int(now)) if 0 <= now < LATEST_STAMP else str(now)
             raise Untrusted(
                 Reason.FUTURE,
                 f"bar: expected one closed by {clock}, found that of {moment(stamp)}, "
-                f"which closes at {moment(expected)}; pass closed bars, and look at the clock",
+                f"which closes at {moment(closing)}; pass closed bars, and look at the clock",
             )
 
     def _require_apart(self, stamps: Integers) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
-from math import gcd
+from math import gcd, inf
 from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -142,22 +142,28 @@ class TradingHours:
         if seconds == DAY:
             day = self._day_of(stamp)
             return None if day is None else next(iter(self._bars(day, DAY).bars.values()), None)
-        local = self._date_of(stamp)  # sessions may end, and bars may open, on another day
-        days = [self._bars(local + timedelta(ahead), seconds) for ahead in (0, -1, 1)]
-        known = (*(day.bars for day in days), *(day.aliases for day in days))
-        return next((stamps[stamp] for stamps in known if stamp in stamps), None)
+        local = self._date_of(stamp)
+        near = [local + timedelta(ahead) for ahead in (0, -1, 1)]
+        for day in near:  # sessions may end, and bars may open, on another day
+            bars = self._bars(day, seconds).bars
+            if stamp in bars:
+                return bars[stamp]
+        aliases = (self._bars(day, seconds).aliases for day in near)
+        return next((one[stamp] for one in aliases if stamp in one), None)
 
     def follows(self, earlier: int, later: int, seconds: int) -> bool:
         """Whether the bar of `later` is the next there is after that of `earlier`."""
         if not self._ordinary or seconds > DAY:
             return later == earlier + seconds
-        closed, expected = self.closing(earlier, seconds), self.closing(later, seconds)
+        closed, since = self.closing(earlier, seconds), -inf
+        if closed is None:
+            closed = since = earlier
         first = self._date_of(earlier)
         for ahead in range(-1, _LONGEST_BREAK):
             day = self._bars(first + timedelta(ahead), seconds)
             for opening, closing in day.bars.items():
-                if opening > earlier if closed is None else closing > closed:
-                    return closing == expected
+                if closing > closed and opening > since:
+                    return opening == later or closing == self.closing(later, seconds)
         return False
 
     def overlap(self, earlier: int, later: int, seconds: int) -> bool:

@@ -161,6 +161,7 @@ def test_every_program_of_the_document_is_run_here() -> None:
         "A host that calls agents",
         "A host that normalises",
         "When the market trades",
+        "How a feed stamps its bars",
         "Logs as JSON lines",
     ]
     assert DOCUMENT.read_text(encoding="utf-8").count("```python") == len(PROGRAMS)
@@ -215,6 +216,10 @@ def test_a_host_that_normalises_gets_the_same_decisions(host: Host, its_model: M
 
 def test_the_hours_are_as_the_document_asserts(host: Host) -> None:
     host.run("When the market trades")
+
+
+def test_stamps_are_as_the_document_asserts(host: Host) -> None:
+    host.run("How a feed stamps its bars")
 
 
 def test_logs_are_json_lines(host: Host, its_model: Model, quiet_logger: None) -> None:

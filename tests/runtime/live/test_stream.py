@@ -552,8 +552,9 @@ def test_the_age_is_counted_from_the_close(contract: Contract) -> None:
     ids=["off the grid", "evening", "holiday", "Saturday"],
 )
 @pytest.mark.parametrize("before", [True, False], ids=["later", "first"])
+@pytest.mark.parametrize("days", [0, 15], ids=["as it opens", "long after"])
 def test_a_bar_outside_trading_hours_is_refused(
-    contract: Contract, moment: str, before: bool
+    contract: Contract, moment: str, before: bool, days: int
 ) -> None:
     bars = hourly("2024-11-13 15:15")
     stream = stream_of(contract, bars if before else NO_BARS, seconds=HOUR, hours=HOLIDAYS)
@@ -563,7 +564,7 @@ def test_a_bar_outside_trading_hours_is_refused(
         r"^bar: expected the opening of a bar of 3600 s within trading hours, found 2024-11-1. "
         r"..:.. UTC: another timeframe, or a session that hours do not know$",
     ):
-        stream.take(next_bar(bars, moment), at("2024-11-30"))
+        stream.take(next_bar(bars, moment), at(moment) + 86_400 * days)
 
 
 def test_history_outside_trading_hours_is_closed_by_its_timeframe(contract: Contract) -> None:
