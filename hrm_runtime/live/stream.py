@@ -49,7 +49,8 @@ class Stream:
         """Add bars at any place: history, or what was missed.
 
         Raises:
-            BadBars: one differs from a bar that is there, or is of another timeframe.
+            BadBars: one differs from a bar that is there, or is of another timeframe or stamped in
+                another way.
             Untrusted: future, where one is not closed yet.
         """
         if not len(bars):
@@ -64,7 +65,7 @@ class Stream:
         Raises:
             Untrusted: it does not belong here, and was not added: out_of_order, future, or
                 bad_input where it contradicts the newest bar or hours do not know it.
-            BadBars: it is not a bar, or one of another timeframe.
+            BadBars: it is not a bar, or one of another timeframe or stamped in another way.
         """
         bar = Bars.of_one(given)
         stamp = int(bar.datetime[0])
