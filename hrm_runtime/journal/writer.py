@@ -100,7 +100,8 @@ class Journal:
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._recording = reentrant()
         self._pending: list[Entry] = []
-        self._added = 0
+        self._waiting = 0  # events that were recorded and are neither on the disk nor lost
+        self._added = 0  # to those that are pending: how everything is after some that are lost
         self._lost = 0
         self._told = 0
         self._full = False
@@ -164,11 +165,12 @@ class Journal:
         with self._recording:
             if self._closed:
                 self._lost += 1
-            elif self._full or self._waiting() - self._added >= self._most_waiting:
+            elif self._full or self._waiting >= self._most_waiting:
                 self._full = True
                 self._lost += 1
                 self._missed.apply(entry)
             else:
+                self._waiting += 1
                 self._queue.put(entry)
 
     @property
@@ -178,11 +180,13 @@ class Journal:
 
     def health(self) -> JournalHealth:
         """How writing goes."""
+        with self._recording:
+            waiting, lost = self._waiting + self._added, self._lost
         return JournalHealth(
             file=self._file.path,
             committed=self._committed,
-            waiting=self._waiting(),
-            lost=self._lost,
+            waiting=waiting,
+            lost=lost,
             trouble=self._trouble,
         )
 
@@ -202,10 +206,6 @@ class Journal:
         self._file.close()
         self._lock.close()
 
-    def _waiting(self) -> int:
-        """Events that are not on the disk, none counted twice while it is being collected."""
-        return len(self._pending) + self._queue.qsize()  # in the order against which they move
-
     def _write(self) -> None:
         ending = False
         while not ending:
@@ -215,8 +215,9 @@ class Journal:
                     break
         if self._pending:
             with self._recording:
-                self._lost += len(self._pending)
+                self._lost += self._waiting
                 self._pending = []
+                self._waiting = self._added = 0
             log(logging.ERROR, "journal ends", why=self._trouble, lost=self._lost)
 
     def _collect(self) -> bool:
@@ -224,7 +225,7 @@ class Journal:
         entry = self._queue.get()
         if entry is None:
             return True
-        self._pending.append(entry)  # at once: what is nowhere would count as on the disk
+        self._pending.append(entry)
         self._ending.wait(_GATHER_S)
         with suppress(Empty):
             while (entry := self._queue.get_nowait()) is not None:
@@ -269,6 +270,7 @@ class Journal:
             if isinstance(entry.event, Decided):
                 self._committed = max(self._committed, entry.event.decision.sequence)
         with self._recording:
+            self._waiting -= len(self._pending) - self._added
             self._pending = []
             self._added = 0
 
