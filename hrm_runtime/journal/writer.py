@@ -25,6 +25,7 @@ from typing import Any, Final
 from hrm_runtime.errors import BadInput
 from hrm_runtime.journal.events import (
     FORMAT_VERSION,
+    Change,
     Control,
     Controlled,
     Decided,
@@ -265,10 +266,12 @@ class Journal:
                 self._leave_out(error)
             else:
                 break
+        later = State()
         for entry in self._pending:
-            self._now.apply(entry)
+            later.apply(entry)
             if isinstance(entry.event, Decided):
                 self._committed = max(self._committed, entry.event.decision.sequence)
+        self._now.update(later)
         with self._recording:
             self._waiting -= len(self._pending) - self._added
             self._pending = []
@@ -282,7 +285,8 @@ class Journal:
         now.update(self._now)
         for entry in self._pending[: error.place + 1]:
             now.apply(entry)
-        ours = isinstance(gone, Loaded) or (isinstance(gone, Fed) and gone.snapshot)
+        snapshot = isinstance(gone, Fed) and gone.change is Change.SNAPSHOT
+        ours = isinstance(gone, Loaded) or snapshot
         after = [] if ours else now.entries()
         lost = Entry(Controlled(time.time(), Control.LOST, 1, why))
         with self._recording:

@@ -15,7 +15,7 @@ from artifact_copy import ArtifactCopy
 from documents import ROOT, blocks
 from host import Observation, observed
 from live import SAFETY_S, Clock, bar_at
-from synthetic import ACCOUNTS, random_bars
+from synthetic import ACCOUNTS, random_bars, scaled
 
 from hrm_runtime import Action, Bar, Bars, Decision, LiveSettings, Model, load
 from hrm_runtime.live.observation import HOST_COLUMNS
@@ -161,6 +161,7 @@ def test_every_program_of_the_document_is_run_here() -> None:
         "A host that calls agents",
         "A host that normalises",
         "When the market trades",
+        "When the past changes",
         "Logs as JSON lines",
     ]
     assert DOCUMENT.read_text(encoding="utf-8").count("```python") == len(PROGRAMS)
@@ -215,6 +216,24 @@ def test_a_host_that_normalises_gets_the_same_decisions(host: Host, its_model: M
 
 def test_the_hours_are_as_the_document_asserts(host: Host) -> None:
     host.run("When the market trades")
+
+
+def test_a_host_that_hears_of_it_changes_the_past(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    bars = BARS["Nifty"][:FED]
+    notices = [
+        ("corrected", scaled(bars[-2:], 1.001)),
+        ("adjusted", scaled(bars, 0.5)),
+        ("expired", None),
+    ]
+    host.names["notices"] = lambda instrument, timeframe: notices
+    host.run("When the past changes")
+    assert [record.hrm for record in caplog.records] == [  # type: ignore[attr-defined]
+        {"event": "stream corrected", "instrument": "Nifty", "timeframe": "5", "bars": 2},
+        {"event": "stream reset", "instrument": "Nifty", "timeframe": "5", "bars": FED},
+        {"event": "stream dropped", "instrument": "Nifty", "timeframe": "5"},
+    ]
 
 
 def test_logs_are_json_lines(host: Host, its_model: Model, quiet_logger: None) -> None:

@@ -11,7 +11,7 @@ from synthetic import ACCOUNTS
 
 from hrm_runtime import BadBars, Bars, InferenceFailed, Model, Reason
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.journal.events import Fed, Taken
+from hrm_runtime.journal.events import Change, Fed, Taken
 from hrm_runtime.live.jobs import Ask, Feed
 
 BETA = ("Beta", "5")
@@ -48,6 +48,25 @@ def test_bars_are_fed_and_recorded(parts: Parts, clock: Clock) -> None:
     assert bars_equal(parts.journal.events[0].bars, BARS[:-1])  # type: ignore[union-attr]
     (after,) = parts.journal.bars
     assert after is series.stream.bars
+
+
+def test_what_changes_a_stream_is_recorded_with_what_it_has_then(
+    parts: Parts, clock: Clock
+) -> None:
+    fed(parts)
+    changes = [
+        Feed(LINE, BARS[-3:], Change.CORRECTED),
+        Feed(LINE, BARS[-50:], Change.RESET),
+        Feed(LINE, BARS[:0], Change.DROPPED),
+    ]
+    for change in changes:
+        parts.worker.work([change])
+        assert change.done.result(0) is None
+    assert parts.journal.events[1:] == [
+        Fed(clock.now, LINE, change.bars, change.change) for change in changes
+    ]
+    assert [len(bars) for bars in parts.journal.bars] == [205, 205, 50]
+    assert parts.streams.get(LINE) is None
 
 
 def test_what_cannot_be_fed_goes_to_who_waits_and_is_not_recorded(parts: Parts) -> None:
