@@ -386,6 +386,14 @@ def test_a_journal_of_the_version_before_is_decided_again(
     assert counts(replay(folder, [model])) == (1, 0, 0, 0)
 
 
+REPEATED = """
+UPDATE decision SET repeats = 1, outputs = NULL, states = NULL, (
+    quantity, value, buy_long, sell_short, close_long, close_short, hold, q_halt, q_continue
+) = (
+    SELECT quantity, value, buy_long, sell_short, close_long, close_short, hold, q_halt, q_continue
+    FROM decision WHERE sequence = 1
+) WHERE sequence = 2;
+"""
 WITHOUT = """
 DELETE FROM feed WHERE event = 5;
 UPDATE bar SET event = 5 WHERE event = 6;
@@ -400,8 +408,9 @@ UPDATE decision SET event = 6 WHERE event = 7;
         ("UPDATE feed SET instrument = 'Beta' WHERE event = 5", "whether the stream is there"),
         ("UPDATE feed SET snapshot = 0 WHERE event = 5", "whether bars are accepted"),
         ("UPDATE feed SET snapshot = 3 WHERE event = 5", "reason"),
+        (REPEATED, "quantity"),
     ],
-    ids=["left out", "of another stream", "added", "begun anew"],
+    ids=["left out", "of another stream", "added", "begun anew", "what was forgotten, repeated"],
 )
 def test_a_correction_that_was_tampered_with_is_a_difference(
     record: Record, model: Model, folder: Path, sql: str, what: str

@@ -1,8 +1,8 @@
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from live import BARS, FLAT, LINE, NEEDED
+from parts import free_for_another
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
@@ -93,12 +93,6 @@ def test_one_that_is_dropped_frees_its_place(contract: Contract) -> None:
         with pytest.raises(BadInput, match=told):
             missed()
     assert [line for line, _ in streams.items()] == [BETA]
-
-
-def free_for_another(streams: Streams) -> bool:
-    """Whether another thread may let a stream come or go just now."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: streams._changing.acquire(False)).result()
 
 
 def test_none_comes_or_goes_while_another_does(streams: Streams, contract: Contract) -> None:
