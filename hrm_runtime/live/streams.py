@@ -119,7 +119,7 @@ class Streams:
             told = ", ".join(names[:_NAMED]) + f" and {more} more" * (more > 0)
             raise BadInput(
                 f"stream: expected one that has bars ({told or 'none has'}); found "
-                f"{' '.join(line)!r}"
+                f"{' '.join(line)!r}: mend the name, or feed it first"
             )
         return known
 

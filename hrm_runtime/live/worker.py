@@ -121,25 +121,25 @@ class Worker:
 
     def _taken(self, ask: Ask, contract: Contract, now: float) -> Series:
         """Add the bar; its series."""
-        with self._refusal_recorded(ask, now):
+        with self._refusal_recorded(ask, ask.bar, now):
             series = self.streams.of(ask.line, contract)
             series.stream.take(ask.bar, now)
         bars = series.stream.bars
         assert bars is not None
         with self.streams.in_order(ask.line):
-            with self._refusal_recorded(ask, now):
+            with self._refusal_recorded(ask, bars.newest(), now):
                 self.streams.keep(ask.line, series)
             if self.recorder.keeps:
                 self.recorder.record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
         return series
 
     @contextmanager
-    def _refusal_recorded(self, ask: Ask, now: float) -> Iterator[None]:
+    def _refusal_recorded(self, ask: Ask, bar: Any, now: float) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if self.recorder.keeps:
-                given = _readable(ask.bar)
+                given = _readable(bar)
                 self.recorder.record(Taken(now, ask.line, given, reason_of(error), told(error)))
             raise
 

@@ -204,8 +204,11 @@ TOLD = {
     "impossible": (BadBars, "expected finite prices"),
     "to nothing": (BadBars, "expected at least one to begin anew with, .*; drop forgets a stream"),
     "another timeframe": (BadBars, "another timeframe"),
-    "of none": (BadInput, r"^stream: expected one that has bars \(Alpha 5\); found 'Beta 5'$"),
-    "of an unknown name": (BadInput, r"has bars \(Alpha 5\); found 'Gamma 5'$"),
+    "of none": (
+        BadInput,
+        r"^stream: expected one that has bars \(Alpha 5\); found 'Beta 5': mend the name",
+    ),
+    "of an unknown name": (BadInput, r"has bars \(Alpha 5\); found 'Gamma 5': mend the name"),
 }
 
 
@@ -227,11 +230,15 @@ def test_what_is_refused_changes_nothing(live: Live, model: Model, name: str) ->
 
 def test_which_streams_there_are_is_told_up_to_some(live: Live, open_model: Model) -> None:
     engine = live(open_model)
-    with pytest.raises(BadInput, match=r"has bars \(none has\); found 'Alpha 5'$"):
+    with pytest.raises(
+        BadInput, match=r"has bars \(none has\); found 'Alpha 5': mend the name, or feed it first$"
+    ):
         engine.drop(**ON)
     for number in range(23):
         engine.feed(BARS[-1:], instrument=f"S{number:02}", timeframe="5")
-    with pytest.raises(BadInput, match=r"\(S00 5, S01 5, .*, S19 5 and 3 more\); found 'Alpha 5'$"):
+    with pytest.raises(
+        BadInput, match=r"\(S00 5, S01 5, .*, S19 5 and 3 more\); found 'Alpha 5': mend the name"
+    ):
         engine.drop(**ON)
 
 

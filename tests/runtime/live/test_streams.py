@@ -88,7 +88,7 @@ def test_one_that_is_dropped_frees_its_place(contract: Contract) -> None:
         assert dropped is series
         assert (len(streams), streams.get(LINE)) == (0, None)
     streams.keep(BETA, with_bars(streams, contract, BETA))
-    told = r"^stream: expected one that has bars \(Beta 5\); found 'Alpha 5'$"
+    told = r"^stream: expected one that has bars \(Beta 5\); found 'Alpha 5': mend the name"
     for missed in (lambda: streams.there(LINE), lambda: streams.dropping(LINE).__enter__()):
         with pytest.raises(BadInput, match=told):
             missed()
