@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.bars import REQUIRED, Bar, Bars
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Of a journal's files."""
 
 LARGEST_VALUE: Final = 100_000_000
@@ -113,6 +113,23 @@ class Control(StrEnum):
     LOST = "lost"
 
 
+class Change(IntEnum):
+    """What may happen to a stream's bars without a decision; the column `snapshot` of a feed."""
+
+    ADDED = 0
+    SNAPSHOT = 1
+    CORRECTED = 2
+    RESET = 3
+    DROPPED = 4
+
+
+CHANGES: Final[Mapping[str, tuple[Change, ...]]] = {
+    "1": (Change.ADDED, Change.SNAPSHOT),
+    str(FORMAT_VERSION): tuple(Change),
+}
+"""Those that a file may have, by each version that is read."""
+
+
 CAUSES: Final[Mapping[Reason, Control]] = {
     Reason.KILLED: Control.KILLED,
     Reason.BREAKER: Control.BREAKER_OPENED,
@@ -150,17 +167,17 @@ class Controlled:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """`bars` were added to a stream; with `snapshot` they are all it has."""
+    """A stream's bars changed: `bars` were added or corrected, or are all that it has now."""
 
     at: float
     line: Line
     bars: Bars
-    snapshot: bool = False
+    change: Change = Change.ADDED
 
     def row(self) -> tuple[Any, ...]:
         """Its values in the order of its table's columns."""
         columns = [getattr(self.bars, name).astype("<f8") for name in REQUIRED]
-        return self.at, *self.line, int(self.snapshot), np.stack(columns).tobytes()
+        return self.at, *self.line, int(self.change), np.stack(columns).tobytes()
 
 
 @dataclass(frozen=True, slots=True)

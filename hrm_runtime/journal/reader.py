@@ -18,7 +18,15 @@ import numpy as np
 
 from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.errors import BadInput, JournalUnreadable
-from hrm_runtime.journal.events import FORMAT_VERSION, LARGEST_VALUE, SCHEMA, TABLES, Control, Line
+from hrm_runtime.journal.events import (
+    CHANGES,
+    LARGEST_VALUE,
+    SCHEMA,
+    TABLES,
+    Change,
+    Control,
+    Line,
+)
 from hrm_runtime.journal.file import files_in
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Action
@@ -40,12 +48,16 @@ _NO_PLACE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One event as it stands in the file `file`: its table and its values by column."""
+    """One event as it stands in the file `file`: its table and its values by column.
+
+    `changes` are those that a feed of the file's version may be.
+    """
 
     file: Path
     table: str
     event: int
     values: dict[str, Any]
+    changes: tuple[Change, ...] = tuple(Change)
 
     def __getitem__(self, column: str) -> Any:
         return self.values[column]
@@ -66,6 +78,15 @@ class Record:
         return Control(self._one_of("what", [what.value for what in Control]))
 
     @property
+    def change(self) -> Change:
+        """What happened to the bars of a stream."""
+        value = self["snapshot"]
+        if value not in self.changes:
+            known = ", ".join(str(int(change)) for change in self.changes)
+            raise self.unreadable(f"snapshot: expected one of {known}, found {value}")
+        return Change(value)
+
+    @property
     def bar(self) -> Bar | None:
         """That came; None where it could not be read."""
         given = self._all_or_none(REQUIRED)
@@ -78,7 +99,7 @@ class Record:
 
     @property
     def bars(self) -> Bars:
-        """That were fed."""
+        """That were fed; none where the stream was dropped."""
         blob = self["bars"]
         if len(blob) % (8 * len(REQUIRED)):
             raise self.unreadable("bars: expected five columns of float64")
@@ -88,6 +109,8 @@ class Record:
             raise self.unreadable(str(error)) from error
         if bars.cleaning != Cleaning():
             raise self.unreadable("bars: expected rising stamps")
+        if self.change is Change.DROPPED and len(bars):
+            raise self.unreadable(f"bars: expected none of a dropped stream, found {len(bars)}")
         return bars
 
     @property
@@ -198,11 +221,12 @@ class JournalFile:
         except sqlite3.Error as error:
             raise self._refused(error) from error
         version = meta.get("format_version")
-        if version != str(FORMAT_VERSION):
+        if version is None or version not in CHANGES:
             raise JournalUnreadable(
-                f"{self._path}: this library reads journals of version {FORMAT_VERSION}, found "
-                f"{version!r}; use the library that wrote it"
+                f"{self._path}: this library reads journals of version {' and '.join(CHANGES)}, "
+                f"found {version!r}; use the library that wrote it"
             )
+        self._changes = CHANGES[version]
         if found != own:
             raise JournalUnreadable(f"{self._path}: expected the tables of a journal")
         self.settings = self._object(meta, "settings")
@@ -228,7 +252,8 @@ class JournalFile:
         columns = _own()[1][table]
         cursor = self._connection.execute(f"SELECT * FROM {table} ORDER BY event")  # noqa: S608, our names
         for row in cursor:
-            record = Record(self._path, table, row[0], dict(zip(columns, row, strict=True)))
+            values = dict(zip(columns, row, strict=True))
+            record = Record(self._path, table, row[0], values, self._changes)
             for (name, (kinds, required)), value in zip(columns.items(), row, strict=True):
                 if not (isinstance(value, kinds) or (value is None and not required)):
                     raise record.unreadable(f"{name}: found {type(value).__name__}")

@@ -25,6 +25,7 @@ from typing import Any, Final
 from hrm_runtime.errors import BadInput
 from hrm_runtime.journal.events import (
     FORMAT_VERSION,
+    Change,
     Control,
     Controlled,
     Decided,
@@ -100,7 +101,8 @@ class Journal:
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._recording = reentrant()
         self._pending: list[Entry] = []
-        self._added = 0
+        self._waiting = 0  # events that were recorded and are neither on the disk nor lost
+        self._added = 0  # to those that are pending: how everything is after some that are lost
         self._lost = 0
         self._told = 0
         self._full = False
@@ -164,11 +166,12 @@ class Journal:
         with self._recording:
             if self._closed:
                 self._lost += 1
-            elif self._full or self._waiting() - self._added >= self._most_waiting:
+            elif self._full or self._waiting >= self._most_waiting:
                 self._full = True
                 self._lost += 1
                 self._missed.apply(entry)
             else:
+                self._waiting += 1
                 self._queue.put(entry)
 
     @property
@@ -178,11 +181,13 @@ class Journal:
 
     def health(self) -> JournalHealth:
         """How writing goes."""
+        with self._recording:
+            waiting, lost = self._waiting + self._added, self._lost
         return JournalHealth(
             file=self._file.path,
             committed=self._committed,
-            waiting=self._waiting(),
-            lost=self._lost,
+            waiting=waiting,
+            lost=lost,
             trouble=self._trouble,
         )
 
@@ -202,10 +207,6 @@ class Journal:
         self._file.close()
         self._lock.close()
 
-    def _waiting(self) -> int:
-        """Events that are not on the disk, none counted twice while it is being collected."""
-        return len(self._pending) + self._queue.qsize()  # in the order against which they move
-
     def _write(self) -> None:
         ending = False
         while not ending:
@@ -215,8 +216,9 @@ class Journal:
                     break
         if self._pending:
             with self._recording:
-                self._lost += len(self._pending)
+                self._lost += self._waiting
                 self._pending = []
+                self._waiting = self._added = 0
             log(logging.ERROR, "journal ends", why=self._trouble, lost=self._lost)
 
     def _collect(self) -> bool:
@@ -224,7 +226,7 @@ class Journal:
         entry = self._queue.get()
         if entry is None:
             return True
-        self._pending.append(entry)  # at once: what is nowhere would count as on the disk
+        self._pending.append(entry)
         self._ending.wait(_GATHER_S)
         with suppress(Empty):
             while (entry := self._queue.get_nowait()) is not None:
@@ -264,11 +266,14 @@ class Journal:
                 self._leave_out(error)
             else:
                 break
+        later = State()
         for entry in self._pending:
-            self._now.apply(entry)
+            later.apply(entry)
             if isinstance(entry.event, Decided):
                 self._committed = max(self._committed, entry.event.decision.sequence)
+        self._now.update(later)
         with self._recording:
+            self._waiting -= len(self._pending) - self._added
             self._pending = []
             self._added = 0
 
@@ -280,7 +285,8 @@ class Journal:
         now.update(self._now)
         for entry in self._pending[: error.place + 1]:
             now.apply(entry)
-        ours = isinstance(gone, Loaded) or (isinstance(gone, Fed) and gone.snapshot)
+        snapshot = isinstance(gone, Fed) and gone.change is Change.SNAPSHOT
+        ours = isinstance(gone, Loaded) or snapshot
         after = [] if ours else now.entries()
         lost = Entry(Controlled(time.time(), Control.LOST, 1, why))
         with self._recording:

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.folder import save
 from hrm_runtime.errors import BadInput
-from hrm_runtime.live.engine import LiveEngine
+from hrm_runtime.live.engine import AnyBars, LiveEngine
 from hrm_runtime.live.observation import HOST_COLUMNS, Observations, require_count, require_shown
+from hrm_runtime.live.stream import contradiction
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import CANONICAL, OPENINGS, Action, Vocabulary
 from hrm_runtime.market.bars import Bar, Bars
 
-BarsOf = Callable[[], Bars | Bar | Mapping[str, Any]]
+BarsOf = Callable[[], AnyBars]
 AccountOf = Callable[[], Account | Mapping[str, Any]]
 
 
@@ -41,7 +42,8 @@ class HRMAgent:
         vocabulary: how the host numbers the actions.
         bars, account: where the host normalises what its agents see, these two give the newest
             closed bars, one or more, and the account; the observation itself is then not read.
-            Bars that the engine has not seen are fed to it.
+            Bars that the engine has not seen are fed to it; one that differs from what it has is
+            HOLD until `engine.correct` or `engine.reset` is told of it.
 
     Raises:
         UnknownInstrument, UnknownTimeframe: the engine's artifact does not allow the stream.
@@ -153,9 +155,11 @@ class HRMAgent:
         bars = given if isinstance(given, Bars) else Bars.of_one(given)
         if not len(bars):
             raise BadInput("bars: expected at least one closed bar, found none")
-        newest, missed = self.engine.newest(**self._stream), bars[:-1]
-        if newest is not None:
-            missed = missed[int(np.searchsorted(missed.datetime, newest.datetime, "right")) :]
+        known, missed = self.engine.bars(**self._stream), bars[:-1]
+        if known is not None:
+            if why := contradiction(known, missed):
+                raise BadInput(f"bars: {why}")
+            missed = missed[int(np.searchsorted(missed.datetime, known.datetime[-1], "right")) :]
         if len(missed):
             self.engine.feed(missed, **self._stream)
         return bars.newest(), _answer("account", account_of)

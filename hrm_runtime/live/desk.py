@@ -6,6 +6,7 @@ from typing import Any
 
 from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.errors import HrmError, InferenceFailed, Untrusted
+from hrm_runtime.journal.events import Change
 from hrm_runtime.live.answers import Answers, told
 from hrm_runtime.live.dispatch import Dispatcher
 from hrm_runtime.live.jobs import Ask, Feed, line_of
@@ -30,11 +31,17 @@ class Desk:
         self._deadline = deadline
         self._strict = strict
 
-    def feed(self, bars: Bars | Bar | Mapping[str, Any], instrument: str, timeframe: str) -> None:
-        """Have bars fed; returns when they are in, or raises why they are not."""
+    def feed(
+        self,
+        bars: Bars | Bar | Mapping[str, Any],
+        instrument: str,
+        timeframe: str,
+        change: Change = Change.ADDED,
+    ) -> None:
+        """Have a stream's bars changed; returns when they are, or raises why they are not."""
         if not isinstance(bars, Bars):
             bars = Bars.of_one(bars) if isinstance(bars, Bar) else Bars.of(bars)
-        job = Feed(line_of(instrument, timeframe), bars)
+        job = Feed(line_of(instrument, timeframe), bars, change)
         self._dispatcher.submit(job)
         job.done.result()
 

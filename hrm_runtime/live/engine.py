@@ -13,7 +13,7 @@ What changes has one owner each, and its lock:
 
     jobs that wait                          Dispatcher, its condition
     a stream: bars, rows, the last ask      the worker that has its line; others read
-    which streams there are                 Streams, its lock
+    which streams there are                 Streams, its lock, and within it the journal's
     which artifact decides, and which did   Artifacts, its lock, and within it that of Streams
     whether an ask is answered              Ask, its claim
     numbers, and what is noted as stopped   Recorder, its lock, and within it the journal's
@@ -28,15 +28,14 @@ each is told of those after it and of none before.
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 from weakref import finalize
 
 from hrm_runtime.artifact.contract import brief
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.folder import load
 from hrm_runtime.artifact.model import Model
-from hrm_runtime.journal.events import Loaded
+from hrm_runtime.journal.events import Change, Loaded
 from hrm_runtime.journal.writer import Journal
 from hrm_runtime.live.answers import Answers
 from hrm_runtime.live.artifacts import Artifacts
@@ -52,7 +51,12 @@ from hrm_runtime.live.streams import Streams
 from hrm_runtime.live.worker import Worker
 from hrm_runtime.machine import resident_megabytes
 from hrm_runtime.market.account import Account
-from hrm_runtime.market.bars import Bar, Bars, counted
+from hrm_runtime.market.bars import REQUIRED, Bar, Bars, counted
+
+AnyBars = Bars | Bar | Mapping[str, Any]
+"""Bars as a host gives them: `Bars`, one `Bar`, or a mapping of columns."""
+
+_NO_BARS: Final = Bars.of(dict.fromkeys(REQUIRED, ()))
 
 
 class LiveEngine:
@@ -105,9 +109,7 @@ class LiveEngine:
 
     # what the host calls
 
-    def feed(
-        self, bars: Bars | Bar | Mapping[str, Any], *, instrument: str, timeframe: str
-    ) -> None:
+    def feed(self, bars: AnyBars, *, instrument: str, timeframe: str) -> None:
         """Add closed bars without a decision: history at the start, or what was missed.
 
         They may lie before, between or after those that are there. Returns when they are in.
@@ -116,12 +118,43 @@ class LiveEngine:
             bars: `Bars`, one `Bar`, or a mapping of columns.
 
         Raises:
-            BadBars: not bars, or one that differs from what is there.
+            BadBars: not bars, or one that differs from what is there: `correct` replaces it.
+            BadInput: there are as many streams as may be: `drop` frees a place.
             Untrusted: future, where one is not closed yet.
             UnknownInstrument, UnknownTimeframe: as `Model.decide`.
             InferenceFailed: the engine is closed.
         """
         self._desk.feed(bars, instrument, timeframe)
+
+    def correct(self, bars: AnyBars, *, instrument: str, timeframe: str) -> None:
+        """`feed`, but a bar whose stamp is there takes the place of the one that was given before.
+
+        What was answered at the newest bar is forgotten: asked again, it is decided anew.
+
+        Raises:
+            BadInput: the stream has no bars; or as `feed`. The stream is as before.
+            Untrusted, InferenceFailed: as `feed`; likewise.
+        """
+        self._desk.feed(bars, instrument, timeframe, Change.CORRECTED)
+
+    def reset(self, bars: AnyBars, *, instrument: str, timeframe: str) -> None:
+        """`correct` all at once: `bars` are all that the stream has from now on.
+
+        For a split, which adjusts all history, or the roll to another contract.
+
+        Raises:
+            BadInput, Untrusted, InferenceFailed: as `correct`; or there are no `bars`.
+        """
+        self._desk.feed(bars, instrument, timeframe, Change.RESET)
+
+    def drop(self, *, instrument: str, timeframe: str) -> None:
+        """Forget a stream, as that of an expired contract; a bar that comes later begins it anew.
+
+        Raises:
+            BadInput: it has no bars.
+            InferenceFailed: the engine is closed.
+        """
+        self._desk.feed(_NO_BARS, instrument, timeframe, Change.DROPPED)
 
     def decide(
         self,
@@ -169,9 +202,13 @@ class LiveEngine:
 
     def newest(self, *, instrument: str, timeframe: str) -> Bar | None:
         """The newest bar of a stream; None where there is none yet."""
-        series = self._streams.get(line_of(instrument, timeframe))
-        bars = None if series is None else series.stream.bars
+        bars = self.bars(instrument=instrument, timeframe=timeframe)
         return None if bars is None else bars.newest()
+
+    def bars(self, *, instrument: str, timeframe: str) -> Bars | None:
+        """The newest bars of a stream, `bars_needed` at most; None where there are none yet."""
+        series = self._streams.get(line_of(instrument, timeframe))
+        return None if series is None else series.stream.bars
 
     # what operators call
 
@@ -269,10 +306,5 @@ class LiveEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.session import Stop
 from hrm_runtime.errors import UnknownInstrument, UnknownTimeframe
-from hrm_runtime.journal.events import Line
+from hrm_runtime.journal.events import Change, Line
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.bars import Bars
 
@@ -70,11 +70,12 @@ class Company:
 
 
 class Feed:
-    """Bars on their way into a stream."""
+    """A change of a stream's bars on its way: `bars` are none where it is dropped."""
 
-    def __init__(self, line: Line, bars: Bars) -> None:
+    def __init__(self, line: Line, bars: Bars, change: Change = Change.ADDED) -> None:
         self.line = line
         self.bars = bars
+        self.change = change
         self.done: Future[None] = Future()
 
 

@@ -162,7 +162,10 @@ def require_shown(newest: Bar, shown: Mapping[str, float], tick: float) -> None:
         raise BadInput(
             f"{told}: it looks normalised; give raw observations, or the callables bars and account"
         )
-    raise BadInput(f"{told}: feed each bar before acting on it, and give columns in order")
+    raise BadInput(
+        f"{told}: feed each bar before acting on it, correct one that changed since, and give "
+        "columns in order"
+    )
 
 
 def _guess(count: int, possible: Collection[str], *likely: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from hrm_runtime.artifact.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.segments import decisions
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
-from hrm_runtime.journal.events import CAUSES, Control, Line, Outputs
+from hrm_runtime.journal.events import CAUSES, Change, Control, Line, Outputs
 from hrm_runtime.journal.reader import JournalFile, Record, journal_files
 from hrm_runtime.live.difference import Difference, Differs, compare, compare_outputs, named
 from hrm_runtime.live.settings import LiveSettings
@@ -150,14 +150,21 @@ class _Replay:
             self._refused.clear()
 
     def _feed(self, record: Record) -> None:
-        bars, now = record.bars, record["at"]
-        if record["snapshot"]:
+        line, change, bars, now = record.line, record.change, record.bars, record["at"]
+        if change is Change.SNAPSHOT:
             now = math.inf  # they were closed
-            self._streams.pop(record.line, None)
+            self._streams.pop(line, None)
+        else:
+            self._life.decided.pop(line, None)  # the engine forgets it
+            if change is not Change.ADDED and line not in self._streams:
+                raise Differs("whether the stream is there", change.name.lower(), "not there")
+        if change is Change.DROPPED:
+            del self._streams[line]
+            return
         try:
             stream = self._stream(record)
-            stream.feed(bars, now)
-            self._keep(record.line, stream)
+            stream.change(change, bars, now)
+            self._keep(line, stream)
         except Exception as error:  # as the engine
             raise Differs("whether bars are accepted", "accepted", error) from error
 

@@ -152,7 +152,9 @@ class LiveSettings:
             BadInput: they are.
         """
         if opened >= self.streams:
-            raise BadInput(f"expected at most {self.streams} streams, found another")
+            raise BadInput(
+                f"expected at most {self.streams} streams, found another; drop one to free a place"
+            )
 
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""

@@ -8,7 +8,8 @@ import numpy as np
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
 from hrm_runtime.errors import BadBars, Untrusted
-from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers, same_prices
+from hrm_runtime.journal.events import Change
+from hrm_runtime.market.bars import PRICES, REQUIRED, Bar, Bars, Integers, same_prices
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import DAY, TradingHours
 from hrm_runtime.market.stamps import LATEST_STAMP, moment
@@ -55,9 +56,49 @@ class Stream:
         """
         if not len(bars):
             return
-        newest = int(bars.datetime[-1])
-        self._require_closed(newest, self._closing(newest), now)
+        self._require_finished(bars, now)
+        if self.bars is not None and (why := contradiction(self.bars, bars)):
+            raise BadBars(f"bars: {why}")
         self._join(bars)
+
+    def correct(self, bars: Bars, now: float) -> None:
+        """Add bars as `feed`; those with the stamp of a bar that is there take its place.
+
+        Raises:
+            BadBars: one is of another timeframe.
+            Untrusted: future, where one is not closed yet.
+        """
+        if not len(bars):
+            return
+        self._require_finished(bars, now)
+        self._join(bars)
+
+    def reset(self, bars: Bars, now: float) -> None:
+        """Begin anew: `bars` are all that there are.
+
+        Raises:
+            BadBars: there are none, or one is of another timeframe.
+            Untrusted: future, where one is not closed yet.
+        """
+        if not len(bars):
+            raise BadBars(
+                "bars: expected at least one to begin anew with, found none; drop forgets a stream"
+            )
+        self._require_finished(bars, now)
+        self._have(_merged(bars), len(bars))
+
+    def change(self, change: Change, bars: Bars, now: float) -> None:
+        """Have `bars` added or corrected, or begin anew with them, as `change` says.
+
+        Raises:
+            BadBars, Untrusted: as `feed`, `correct` and `reset`; nothing has changed.
+        """
+        if change is Change.CORRECTED:
+            self.correct(bars, now)
+        elif change is Change.RESET:
+            self.reset(bars, now)
+        else:
+            self.feed(bars, now)
 
     def take(self, given: Bar | Mapping[str, Any], now: float) -> None:
         """Add the next closed bar. One equal to the newest changes nothing.
@@ -74,10 +115,11 @@ class Stream:
             raise Untrusted(
                 Reason.OUT_OF_ORDER,
                 f"bar: expected one after {moment(newest)}, found {moment(stamp)}; to fill a hole, "
-                "feed what was missed",
+                "feed what was missed; to replace a bar, correct it",
             )
-        if newest is not None and stamp == newest:
-            self._require_equal(bar)
+        if self.bars is not None and stamp == newest:
+            if why := contradiction(self.bars, bar):
+                raise Untrusted(Reason.BAD_INPUT, f"bar: {why}")
             return
         closing = self._hours.closing(stamp, self.seconds)
         if closing is None:
@@ -138,6 +180,10 @@ class Stream:
                 f"which closes at {moment(closing)}; pass closed bars, and look at the clock",
             )
 
+    def _require_finished(self, bars: Bars, now: float) -> None:
+        newest = int(bars.datetime[-1])
+        self._require_closed(newest, self._closing(newest), now)
+
     def _require_apart(self, stamps: Integers) -> None:
         """Bars of a shorter timeframe, or of two ways to stamp, begin within the ones before."""
         near = 2 * DAY if self.seconds == DAY else self.seconds  # of a day, date and opening
@@ -150,30 +196,55 @@ class Stream:
                     f"of {moment(earlier)}: another {'way to stamp it' if same else 'timeframe'}"
                 )
 
-    def _require_equal(self, bar: Bars) -> None:
-        assert self.bars is not None
-        known, found = self.bars.newest(), bar.newest()
-        prices = (np.array(one[1:5]).reshape(-1, 1) for one in (known, found))
-        if not same_prices(*prices).all():
-            raise Untrusted(
-                Reason.BAD_INPUT,
-                f"bar: expected what was given for {moment(known.datetime)} before, {known[1:5]}, "
-                f"found {found[1:5]}",
-            )
-
     def _join(self, new: Bars) -> None:
-        """Merge `new` bars in and compute the rows that this changes."""
+        """Have `new` bars too, in the place of those with their stamps."""
         old = self.bars
-        later = old is not None and new.datetime[0] > old.datetime[-1]
-        count = min(len(new), self._window) if later else self._window
-        parts = [new] if old is None else [old, new]
-        merged = Bars(*(np.concatenate([getattr(p, name) for p in parts]) for name in REQUIRED))
-        self._require_apart(merged.datetime[-len(new) - 1 :] if later else merged.datetime)
-        merged = merged[max(0, len(merged) - self._needed) :]
-        kept = self.rows if later else ()
-        missing = min(count, len(merged) - self._history + 1)
+        if old is None:
+            self._have(_merged(new), len(new))
+        elif new.datetime[0] > old.datetime[-1]:
+            self._have(_merged(old, new), len(new), self.rows)
+        else:
+            merged = _merged(_without(old, new.datetime), new)
+            self._have(merged, len(merged))
+
+    def _have(self, bars: Bars, new: int, before: tuple[Row, ...] = ()) -> None:
+        """Have the newest of `bars`, of which the last `new` come after the rows `before`."""
+        self._require_apart(bars.datetime[-new - 1 :])
+        bars = bars[max(0, len(bars) - self._needed) :]
+        missing = min(new, self._window, len(bars) - self._history + 1)
         made: tuple[Row, ...] = ()
         if missing > 0:
-            made = tuple(rows(merged[len(merged) - self._history - missing + 1 :], self._history))
-        self.rows = (*kept, *made)[-self._window :]
-        self.bars = merged
+            made = tuple(rows(bars[len(bars) - self._history - missing + 1 :], self._history))
+        self.rows = (*before, *made)[-self._window :]
+        self.bars = bars
+
+
+def contradiction(known: Bars, found: Bars) -> str | None:
+    """What `found` says of a bar of `known` that is not what was known; None where nothing."""
+    _, before, now = np.intersect1d(
+        known.datetime, found.datetime, assume_unique=True, return_indices=True
+    )
+    ours, theirs = (
+        np.stack([getattr(bars, name)[places] for name in PRICES])
+        for bars, places in ((known, before), (found, now))
+    )
+    same = same_prices(theirs, ours)
+    if same.all():
+        return None
+    where = int(np.argmin(same))
+    return (
+        f"expected what was given for {moment(int(known.datetime[before[where]]))} before, "
+        f"{tuple(ours[:, where].tolist())}, found {tuple(theirs[:, where].tolist())}; correct puts "
+        "a bar in the place of another, reset in the place of all"
+    )
+
+
+def _without(bars: Bars, stamps: Integers) -> Bars:
+    """Those of other stamps."""
+    others = ~np.isin(bars.datetime, stamps)
+    return Bars(*(getattr(bars, name)[others] for name in REQUIRED))
+
+
+def _merged(*parts: Bars) -> Bars:
+    """All bars of `parts`, in order, without volume."""
+    return Bars(*(np.concatenate([getattr(part, name) for part in parts]) for name in REQUIRED))

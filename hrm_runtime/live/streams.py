@@ -1,8 +1,9 @@
 """The streams of a live engine, and what each was asked last."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
@@ -14,6 +15,9 @@ from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.stream import Stream
 from hrm_runtime.locks import reentrant
 from hrm_runtime.market.account import Account
+
+_NAMED: Final = 20
+"""Streams that an error names."""
 
 
 @dataclass(eq=False)
@@ -54,8 +58,7 @@ class Series:
 class Streams:
     """Every series that has bars, by (instrument, timeframe), all known to one contract.
 
-    Any thread may ask for one; its lock guards which there are, and the contract. One is never
-    removed.
+    Any thread may ask for one; its lock guards which there are, and the contract.
 
     Args:
         settings: how many there may be, and how a new one is made.
@@ -102,6 +105,44 @@ class Streams:
             self._settings.require_room(len(self._series))
             require_known(self._contract, line, series)
             self._series[line] = series
+
+    def there(self, line: Line) -> Series:
+        """That of `line`, which must be there.
+
+        Raises:
+            BadInput: it is not; naming those that are.
+        """
+        known = self._series.get(line)
+        if known is None:
+            names = [" ".join(each) for each in sorted(self._series)]
+            more = len(names) - _NAMED
+            told = ", ".join(names[:_NAMED]) + f" and {more} more" * (more > 0)
+            raise BadInput(
+                f"stream: expected one that has bars ({told or 'none has'}); found "
+                f"{' '.join(line)!r}: mend the name, or feed it first"
+            )
+        return known
+
+    @contextmanager
+    def in_order(self, line: Line) -> Iterator[None]:
+        """Where that of `line` is not there, let none come or go meanwhile.
+
+        What is recorded within stands in the order in which streams took and left their places.
+        """
+        with nullcontext() if line in self._series else self._changing:
+            yield
+
+    @contextmanager
+    def dropping(self, line: Line) -> Iterator[Series]:
+        """Forget that of `line`; none takes its place before what is done within.
+
+        Raises:
+            BadInput: as `there`.
+        """
+        with self._changing:
+            dropped = self.there(line)
+            del self._series[line]
+            yield dropped
 
     @contextmanager
     def held_to(self, contract: Contract) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """What the threads of a live engine do: bars into streams, and what may be decided to the graph."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +13,7 @@ from hrm_runtime.artifact.decision import Decision, Reason, reason_of
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.segments import Outputs, decisions
 from hrm_runtime.errors import Untrusted
-from hrm_runtime.journal.events import Fed, Taken
+from hrm_runtime.journal.events import Change, Fed, Taken
 from hrm_runtime.live.answers import Answers, told
 from hrm_runtime.live.artifacts import Artifacts
 from hrm_runtime.live.guards import Guards
@@ -19,6 +22,7 @@ from hrm_runtime.live.jobs import Ask, Company, Feed, Question
 from hrm_runtime.live.recorder import Recorder
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.streams import Series, Streams
+from hrm_runtime.log import log
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.bars import Bar, Bars
 
@@ -58,16 +62,33 @@ class Worker:
 
     def _feed(self, job: Feed, contract: Contract) -> None:
         try:
-            series = self.streams.of(job.line, contract)
-            now = self.settings.clock()
-            series.stream.feed(job.bars, now)
-            self.streams.keep(job.line, series)
-            series.asked = None
-            self.recorder.record(Fed(now, job.line, job.bars), series.stream.bars)
+            if job.change is Change.DROPPED:
+                self._drop(job)
+            else:
+                self._change(job, contract)
         except BaseException as error:  # raised where feed was called
             job.done.set_exception(error)
         else:
             job.done.set_result(None)
+
+    def _change(self, job: Feed, contract: Contract) -> None:
+        """Have the bars in; what was answered at the newest is forgotten."""
+        line, added = job.line, job.change is Change.ADDED
+        series = self.streams.of(line, contract) if added else self.streams.there(line)
+        now = self.settings.clock()
+        series.stream.change(job.change, job.bars, now)
+        with self.streams.in_order(line):
+            self.streams.keep(line, series)
+            series.asked = None
+            self.recorder.record(Fed(now, line, job.bars, job.change), series.stream.bars)
+        if not added:
+            _log(job)
+
+    def _drop(self, job: Feed) -> None:
+        now = self.settings.clock()
+        with self.streams.dropping(job.line):
+            self.recorder.record(Fed(now, job.line, job.bars, job.change))
+        _log(job)
 
     def _question(self, ask: Ask, model: Model) -> Question | None:
         """Add the bar; what the network is asked, or None where the answer is known."""
@@ -100,20 +121,27 @@ class Worker:
 
     def _taken(self, ask: Ask, contract: Contract, now: float) -> Series:
         """Add the bar; its series."""
-        try:
+        with self._refusal_recorded(ask, ask.bar, now):
             series = self.streams.of(ask.line, contract)
             series.stream.take(ask.bar, now)
-            self.streams.keep(ask.line, series)
-        except Exception as error:
-            if self.recorder.keeps:
-                given = _readable(ask.bar)
-                self.recorder.record(Taken(now, ask.line, given, reason_of(error), told(error)))
-            raise
         bars = series.stream.bars
         assert bars is not None
-        if self.recorder.keeps:
-            self.recorder.record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
+        with self.streams.in_order(ask.line):
+            with self._refusal_recorded(ask, bars.newest(), now):
+                self.streams.keep(ask.line, series)
+            if self.recorder.keeps:
+                self.recorder.record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
         return series
+
+    @contextmanager
+    def _refusal_recorded(self, ask: Ask, bar: Any, now: float) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self.recorder.keeps:
+                given = _readable(bar)
+                self.recorder.record(Taken(now, ask.line, given, reason_of(error), told(error)))
+            raise
 
     def _infer(self, model: Model, questions: list[Question]) -> None:
         company = Company([question.ask for question in questions])
@@ -155,6 +183,14 @@ class Worker:
                 float(last["l_residual"][row, -1, -1]),
                 float(last["h_residual"][row, -1]),
             )
+
+
+def _log(job: Feed) -> None:
+    """Tell of bars that took the place of others, or of all."""
+    instrument, timeframe = job.line
+    told: dict[str, Any] = {"bars": len(job.bars)} if len(job.bars) else {}
+    event = f"stream {job.change.name.lower()}"
+    log(logging.WARNING, event, instrument=instrument, timeframe=timeframe, **told)
 
 
 def _readable(bar: Any) -> Bar | None:

@@ -15,7 +15,7 @@ from artifact_copy import ArtifactCopy
 from documents import ROOT, blocks
 from host import Observation, observed
 from live import SAFETY_S, Clock, bar_at
-from synthetic import ACCOUNTS, random_bars
+from synthetic import ACCOUNTS, random_bars, scaled
 
 from hrm_runtime import Action, Bar, Bars, Decision, LiveSettings, Model, load
 from hrm_runtime.live.observation import HOST_COLUMNS
@@ -162,6 +162,7 @@ def test_every_program_of_the_document_is_run_here() -> None:
         "A host that normalises",
         "When the market trades",
         "How a feed stamps its bars",
+        "When the past changes",
         "Logs as JSON lines",
     ]
     assert DOCUMENT.read_text(encoding="utf-8").count("```python") == len(PROGRAMS)
@@ -220,6 +221,24 @@ def test_the_hours_are_as_the_document_asserts(host: Host) -> None:
 
 def test_stamps_are_as_the_document_asserts(host: Host) -> None:
     host.run("How a feed stamps its bars")
+
+
+def test_a_host_that_hears_of_it_changes_the_past(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    bars = BARS["Nifty"][:FED]
+    notices = [
+        ("corrected", scaled(bars[-2:], 1.001)),
+        ("adjusted", scaled(bars, 0.5)),
+        ("expired", None),
+    ]
+    host.names["notices"] = lambda instrument, timeframe: notices
+    host.run("When the past changes")
+    assert [record.hrm for record in caplog.records] == [  # type: ignore[attr-defined]
+        {"event": "stream corrected", "instrument": "Nifty", "timeframe": "5", "bars": 2},
+        {"event": "stream reset", "instrument": "Nifty", "timeframe": "5", "bars": FED},
+        {"event": "stream dropped", "instrument": "Nifty", "timeframe": "5"},
+    ]
 
 
 def test_logs_are_json_lines(host: Host, its_model: Model, quiet_logger: None) -> None:

@@ -14,7 +14,16 @@ from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import Account, Action, Bars, Reason
 from hrm_runtime.artifact.decision import Decision, hold
-from hrm_runtime.journal.events import Control, Controlled, Decided, Event, Fed, Loaded, Taken
+from hrm_runtime.journal.events import (
+    Change,
+    Control,
+    Controlled,
+    Decided,
+    Event,
+    Fed,
+    Loaded,
+    Taken,
+)
 from hrm_runtime.journal.file import File, files_in
 from hrm_runtime.journal.reader import JournalFile, Record
 from hrm_runtime.journal.writer import Journal
@@ -67,7 +76,7 @@ EVENTS: dict[str, Event] = {
     "breaker": Controlled(3.75, Control.BREAKER_CLOSED),
     "fed": Fed(2.0, LINE, BARS),
     "fed nothing": Fed(2.0, LINE, BARS[:0]),
-    "snapshot": Fed(2.0, LINE, BARS, snapshot=True),
+    "snapshot": Fed(2.0, LINE, BARS, Change.SNAPSHOT),
     "bar": taken(),
     "bar refused": Taken(2.25, OTHER, bar_at(BARS, 3), Reason.OUT_OF_ORDER, "bar: too late"),
     "bar that is none": Taken(2.25, OTHER, None, Reason.BAD_INPUT, "bar: expected one"),
@@ -78,6 +87,9 @@ EVENTS: dict[str, Event] = {
     "decision repeated": decided(4, repeats=1, outputs=None),
     "decision held": held(5),
     "decision at no time": replace(held(6, Reason.DEADLINE), at=float("nan")),
+    "corrected": Fed(2.0, LINE, BARS[-3:], Change.CORRECTED),
+    "reset": Fed(2.0, LINE, BARS[-5:], Change.RESET),
+    "dropped": Fed(2.0, LINE, BARS[:0], Change.DROPPED),
 }
 
 

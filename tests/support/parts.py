@@ -1,5 +1,6 @@
 """The parts of a live engine without its threads: what is done is done by who calls."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from live import Clock
@@ -44,6 +45,19 @@ def _told(event: Event) -> str:
     if isinstance(event, Taken):
         return f"bar {event.reason}"
     return str(getattr(event, "what", "")) or f"decided {event.decision.reason}"  # type: ignore[union-attr]
+
+
+def free_for_another(streams: Streams) -> bool:
+    """Whether another thread may let a stream come or go just now."""
+
+    def tried() -> bool:
+        free: bool = streams._changing.acquire(False)
+        if free:
+            streams._changing.release()
+        return free
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(tried).result()
 
 
 class Parts:

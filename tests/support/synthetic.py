@@ -1,5 +1,6 @@
 """Seeded bars and small settings that tests share."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ def random_bars(count: int, seed: int = 0, seconds: int = 300, price: float = 10
     low = np.minimum(opening, close) - spread[1].round(2)
     stamps = 1_700_630_100 - seconds * np.arange(count)[::-1]
     return Bars(stamps, opening, high, low, close)
+
+
+def scaled(bars: Bars, factor: float) -> Bars:
+    """As a split adjusts them."""
+    prices = {name: factor * getattr(bars, name) for name in ("open", "high", "low", "close")}
+    return replace(bars, **prices)
 
 
 def constant_bars(count: int) -> Bars:

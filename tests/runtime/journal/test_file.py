@@ -72,7 +72,7 @@ def test_events_are_read_in_the_order_in_which_they_came(folder: Path) -> None:
     assert [one.event for one in found] == list(range(1, len(EVENTS) + 2))
     assert [one.table for one in found] == [
         "artifact", "artifact", "control", "control", "feed", "feed", "feed",
-        "bar", "bar", "bar", "bar", *6 * ["decision"],
+        "bar", "bar", "bar", "bar", *6 * ["decision"], "feed", "feed", "feed",
     ]  # fmt: skip
 
 

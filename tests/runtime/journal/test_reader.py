@@ -65,7 +65,7 @@ def everything(record: Record) -> list[Any]:
     found: list[Any] = list(record.values.values())
     asked = {
         "control": ["control"],
-        "feed": ["line", "bars"],
+        "feed": ["line", "change", "bars"],
         "bar": ["line", "bar", "reason"],
         "decision": ["line", "account", "decision", "reason"],
     }
@@ -174,12 +174,29 @@ def test_a_truncated_file_is_refused(file: Path, percent: int) -> None:
 
 
 def test_another_version_is_refused_with_both_named(file: Path) -> None:
-    changed(file, "UPDATE meta SET value = '2' WHERE name = 'format_version'")
+    changed(file, "UPDATE meta SET value = '3' WHERE name = 'format_version'")
     changed(file, "DROP TABLE feed")
     with pytest.raises(
-        JournalUnreadable, match=r"reads journals of version 1, found '2'; use the library that wr"
+        JournalUnreadable,
+        match=r"reads journals of version 1 and 2, found '3'; use the library that wr",
     ):
         JournalFile(file)
+
+
+def test_a_file_of_the_version_before_is_read_and_has_no_change_that_came_later(
+    tmp_path: Path,
+) -> None:
+    events = [event for event in EVENTS.values() if not isinstance(event, Fed) or event.change < 2]
+    path = journal_of(tmp_path, *events)
+    now = [record.values for record in records(path)]
+    changed(path, "UPDATE meta SET value = '1' WHERE name = 'format_version'")
+    assert [record.values for record in records(path)] == now
+    whole(path)
+    changed(path, "UPDATE feed SET snapshot = 2")
+    with pytest.raises(
+        JournalUnreadable, match=r"feed \d+: snapshot: expected one of 0, 1, found 2"
+    ):
+        whole(path)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +251,7 @@ def test_settings_that_are_no_json_are_refused(file: Path, name: str, value: Any
     [
         ("settings", "can be read: 'settings'"),
         ("machine", "can be read: 'machine'"),
-        ("format_version", "of version 1, found None"),
+        ("format_version", "of version 1 and 2, found None"),
     ],
 )
 def test_missing_settings_are_refused(file: Path, name: str, why: str) -> None:
@@ -264,6 +281,9 @@ def test_missing_settings_are_refused(file: Path, name: str, why: str) -> None:
         ("UPDATE control SET number = 'x'", "control 2: number: found str"),
         ("UPDATE artifact SET model_id = x'00'", "artifact 1: model_id: found bytes"),
         ("UPDATE feed SET bars = 'x'", "feed 4: bars: found str"),
+        ("UPDATE feed SET snapshot = 5", "feed 4: snapshot: expected one of 0, .*, 4, found 5"),
+        ("UPDATE feed SET snapshot = -1", "feed 4: snapshot: expected one of 0, .*, 4, found -1"),
+        ("UPDATE feed SET snapshot = 4", "feed 4: bars: expected none of a dropped st.* found 30"),
         ("UPDATE feed SET bars = zeroblob(41)", "feed 4: bars: expected five columns of float64"),
         ("UPDATE feed SET bars = zeroblob(40)", "feed 4: bars: expected finite prices"),
         ("UPDATE decision SET action = 'SELL'", "decision 11: action: .* found 'SELL'"),

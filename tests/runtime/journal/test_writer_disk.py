@@ -29,7 +29,7 @@ from journalled import (
 from live import SAFETY_S, eventually
 
 from hrm_runtime import Bars
-from hrm_runtime.journal.events import Control, Controlled, Fed, Loaded
+from hrm_runtime.journal.events import Change, Control, Controlled, Fed, Loaded
 from hrm_runtime.journal.file import File, files_in
 from hrm_runtime.journal.writer import Journal
 
@@ -113,6 +113,26 @@ def test_what_cannot_wait_is_lost_and_said_to_be(
     assert bars_equal(gap[4].bars, BARS[: 21 if failing else 20])
     health = journal.health()
     assert (health.committed, health.lost, health.waiting) == (7, lost, 0)
+
+
+def test_a_stream_that_was_dropped_in_a_gap_is_not_told_after_it(
+    folder: Path, begun: Begun, disk: Disk
+) -> None:
+    journal = begun(most_waiting=1)
+    for line in (LINE, OTHER):
+        journal.record(Fed(1.0, line, BARS), BARS)
+        eventually(lambda: journal.health().waiting == 0)
+    disk.asked.clear()
+    disk.working.clear()
+    journal.record(taken(), BARS)
+    assert disk.asked.wait(SAFETY_S)
+    journal.record(Fed(2.0, LINE, BARS[:0], Change.DROPPED))
+    disk.working.set()
+    eventually(lambda: (journal._full, journal.health().waiting) == (False, 0))
+    journal.close()
+    after = records(folder)[4:]
+    assert [one.table for one in after] == ["control", "artifact", "feed"]
+    assert (after[2].line, after[2].change) == (OTHER, Change.SNAPSHOT)
 
 
 def test_each_gap_says_what_was_lost_in_it(folder: Path, begun: Begun, disk: Disk) -> None:

@@ -13,7 +13,7 @@ import pytest
 from artifact_copy import ArtifactCopy
 from host import BARS, Start, agent_of, in_float32, normalised, observed
 from live import FLAT, ON, Clock, Puppet, changed, message
-from synthetic import ACCOUNTS
+from synthetic import ACCOUNTS, scaled
 
 from hrm_runtime import (
     Account,
@@ -223,6 +223,11 @@ REFUSED = [
         id="another newest bar",
     ),
     pytest.param(
+        {"bars": lambda: scaled(BARS[-30:], 0.5)}, BadInput, "bad_input",
+        "bars: expected what was given for 2023-11-22 02:50 UTC before, .* in the place of all$",
+        id="a history that was adjusted",
+    ),
+    pytest.param(
         {"bars": lambda: Bars.of_one(BARS.newest()._replace(datetime=1_700_630_160))}, BadBars,
         "bad_input", "bars: expected bars of 300 s, found .* another timeframe",
         id="a bar of another timeframe",
@@ -256,6 +261,16 @@ REFUSED = [
         id="no account",
     ),
 ]  # fmt: skip
+
+
+def test_an_adjusted_history_is_decided_on_once_the_engine_has_it(
+    model: Model, start: Start
+) -> None:
+    engine, adjusted = start(), scaled(BARS, 0.5)
+    agent = giving(engine, adjusted[-30:])
+    assert agent.decide(None).reason == "bad_input"
+    engine.reset(adjusted, **ON)
+    assert agent.decide(None) == model.decide(adjusted, FLAT, **ON)
 
 
 @pytest.mark.parametrize(("callables", "error", "reason", "why"), REFUSED)

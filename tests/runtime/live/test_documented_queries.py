@@ -4,10 +4,13 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from live import BARS, ON
+from replayed import Record, fed
 
 from hrm_runtime import Model
 
@@ -59,8 +62,27 @@ def test_the_documented_query_shows_what_was_refused_and_stopped(rows: Rows, mod
     assert [why for *_, why in found][2] == "lunch"
 
 
-def test_there_are_three_documented_queries() -> None:
-    assert len(queries()) == 3
+def test_the_documented_query_shows_which_bars_took_the_place_of_others(
+    record: Record, folder: Path
+) -> None:
+    with record() as engine:
+        fed(engine, len(BARS))
+        engine.correct(BARS[-2:], **ON)
+        engine.reset(BARS[-50:], **ON)
+        engine.drop(**ON)
+        noon = datetime.fromtimestamp(engine.settings.clock(), UTC).strftime("%F %T")
+    (file,) = folder.glob("*.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        found = connection.execute(queries()[3]).fetchall()
+    assert found == [
+        (3, noon, "Alpha", "5", "corrected", 2),
+        (4, noon, "Alpha", "5", "reset", 50),
+        (5, noon, "Alpha", "5", "dropped", 0),
+    ]
+
+
+def test_there_are_four_documented_queries() -> None:
+    assert len(queries()) == 4
 
 
 @pytest.mark.parametrize("table", ["meta", "artifact", "control", "feed", "bar", "decision"])

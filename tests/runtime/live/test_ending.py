@@ -12,6 +12,7 @@ from typing import Any
 
 import leaving_host
 import pytest
+from journalled import sequences
 from live import (
     BARS,
     FLAT,
@@ -28,20 +29,9 @@ from live import (
 
 from hrm_runtime import Journal, LiveEngine, LiveSettings, Model
 from hrm_runtime.journal.file import files_in
-from hrm_runtime.journal.reader import JournalFile
 from hrm_runtime.live.dispatch import FORKED
 
 CODES = {"return": 0, "exit": 3, "interrupt": -signal.SIGINT, "terminate": 128 + signal.SIGTERM}
-
-
-def written(folder: Path) -> set[int]:
-    """The numbers of the decisions of a journal."""
-    return {
-        record["sequence"]
-        for file in files_in(folder)
-        for record in JournalFile(file).records()
-        if record.table == "decision"
-    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
@@ -61,7 +51,7 @@ def test_a_process_that_leaves_it_open_ends_as_it_wanted_and_loses_nothing(
     assert done.returncode == CODES[how], done.stderr
     answered = json.loads(done.stdout)
     assert len(answered) >= leaving_host.ENOUGH
-    assert {*answered} <= written(tmp_path / "journal")
+    assert {*answered} <= {*sequences(tmp_path / "journal")}
     assert "Fatal" not in done.stderr
 
 

@@ -70,6 +70,15 @@ def test_metrics_are_what_health_says(engine: LiveEngine, registry: Any) -> None
     assert value("hrm_self_test_seconds") > 0
 
 
+def test_a_stream_that_was_dropped_has_no_metrics(engine: LiveEngine, registry: Any) -> None:
+    for line in (LINE, {**LINE, "instrument": "Beta"}):
+        engine.feed(random_bars(5, seed=5), **line)
+    engine.drop(**LINE)
+    for name in ("hrm_bar_age_seconds", "hrm_stream_ready"):
+        assert registry.get_sample_value(name, LINE) is None
+        assert registry.get_sample_value(name, {**LINE, "instrument": "Beta"}) == 0
+
+
 def test_latencies_are_a_cumulative_histogram(engine: LiveEngine, registry: Any) -> None:
     bars = random_bars(engine.model.contract.bars_needed + 5, seed=5)
     engine.feed(bars[:-5], **LINE)

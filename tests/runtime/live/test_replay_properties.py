@@ -1,6 +1,6 @@
 """Whatever happened to an engine is equal when it is replayed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from live import BARS, BETA, FLAT, ON, SAFETY_S, Clock, Puppet, bar_at, raising
 from mostly import mostly
 from replayed import FED, LONG, NOON, counts, fed
-from synthetic import ACCOUNTS
+from synthetic import ACCOUNTS, scaled
 
-from hrm_runtime import Journal, LiveEngine, LiveSettings, Model
+from hrm_runtime import Bars, HrmError, Journal, LiveEngine, LiveSettings, Model
 from hrm_runtime.live.replay import replay
 
 
@@ -49,10 +49,26 @@ CALLS = mostly(
     TOLD,
     st.one_of(
         st.tuples(st.just("feed"), st.integers(-40, 3), st.integers(1, 45), NAMES),
+        st.tuples(
+            st.sampled_from(["correct", "reset"]),
+            st.integers(-40, 3),
+            st.integers(1, 45),
+            st.sampled_from([1.0, 0.5, 1.01]),
+            NAMES,
+        ),
+        st.tuples(st.just("drop"), NAMES),
         st.tuples(st.sampled_from(["kill", "revive", "close_breaker", "use", "fail"])),
     ),
     3,
 )
+
+
+def refusable(change: Callable[..., None], *bars: Bars, **names: str) -> None:
+    """Change a stream's bars, or be told why not."""
+    try:
+        change(*bars, **names)
+    except HrmError as error:
+        assert "expected" in str(error)  # noqa: PT017, either is right
 
 
 def call(engine: LiveEngine, others: Iterator[Model], puppet: Puppet, *what: Any) -> None:
@@ -67,10 +83,14 @@ def call(engine: LiveEngine, others: Iterator[Model], puppet: Puppet, *what: Any
         case "feed", ahead, count, names:
             first = min(max(at + ahead, 0), len(BARS) - 1)
             clock.now = bar_at(BARS, min(at, len(BARS) - 1)).datetime + 300.0  # type: ignore[attr-defined]
-            try:
-                engine.feed(BARS[first : first + count], **names)
-            except Exception as error:
-                assert "expected" in str(error)  # noqa: PT017, either is right
+            refusable(engine.feed, BARS[first : first + count], **names)
+        case ("correct" | "reset") as change, ahead, count, factor, names:
+            first = min(max(at + ahead, 0), len(BARS) - 1)
+            clock.now = bar_at(BARS, min(at, len(BARS) - 1)).datetime + 300.0  # type: ignore[attr-defined]
+            bars = scaled(BARS[first if change == "correct" else 0 : first + count], factor)
+            refusable(getattr(engine, change), bars, **names)
+        case "drop", names:
+            refusable(engine.drop, **names)
         case ("kill",):
             engine.kill("lunch")
         case ("use",):
@@ -85,7 +105,7 @@ def call(engine: LiveEngine, others: Iterator[Model], puppet: Puppet, *what: Any
 @settings(
     deadline=None,
     derandomize=True,
-    max_examples=25,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(calls=st.lists(CALLS, min_size=4, max_size=24), file_mb=st.sampled_from([1e-6, 256]))

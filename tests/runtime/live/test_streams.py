@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 from live import BARS, FLAT, LINE, NEEDED
+from parts import free_for_another
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import (
@@ -77,6 +78,36 @@ def test_none_is_made_of_names_that_the_contract_does_not_know(
 ) -> None:
     with pytest.raises(error):
         streams.of(line, contract)
+
+
+def test_one_that_is_dropped_frees_its_place(contract: Contract) -> None:
+    streams = Streams(LiveSettings(streams=1), contract)
+    series = with_bars(streams, contract)
+    streams.keep(LINE, series)
+    with streams.dropping(LINE) as dropped:
+        assert dropped is series
+        assert (len(streams), streams.get(LINE)) == (0, None)
+    streams.keep(BETA, with_bars(streams, contract, BETA))
+    told = r"^stream: expected one that has bars \(Beta 5\); found 'Alpha 5': mend the name"
+    for missed in (lambda: streams.there(LINE), lambda: streams.dropping(LINE).__enter__()):
+        with pytest.raises(BadInput, match=told):
+            missed()
+    assert [line for line, _ in streams.items()] == [BETA]
+
+
+def test_none_comes_or_goes_while_another_does(streams: Streams, contract: Contract) -> None:
+    with streams.in_order(LINE):
+        assert not free_for_another(streams)
+        streams.keep(LINE, with_bars(streams, contract))
+    with streams.dropping(LINE):
+        assert not free_for_another(streams)
+    assert free_for_another(streams)
+
+
+def test_one_that_is_there_keeps_none_from_coming(streams: Streams, contract: Contract) -> None:
+    streams.keep(LINE, with_bars(streams, contract))
+    with streams.in_order(LINE):
+        assert free_for_another(streams)
 
 
 # held to a contract

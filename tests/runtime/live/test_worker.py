@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from journalled import bars_equal
 from live import BARS, FLAT, LINE, NEWEST, ON, Clock, Puppet, bar_at, raising, set_to
-from parts import Parts
+from parts import Parts, free_for_another
 from synthetic import ACCOUNTS
 
 from hrm_runtime import BadBars, Bars, InferenceFailed, Model, Reason
 from hrm_runtime.artifact.decision import hold
-from hrm_runtime.journal.events import Fed, Taken
+from hrm_runtime.journal.events import Change, Event, Fed, Taken
 from hrm_runtime.live.jobs import Ask, Feed
 
 BETA = ("Beta", "5")
@@ -48,6 +48,53 @@ def test_bars_are_fed_and_recorded(parts: Parts, clock: Clock) -> None:
     assert bars_equal(parts.journal.events[0].bars, BARS[:-1])  # type: ignore[union-attr]
     (after,) = parts.journal.bars
     assert after is series.stream.bars
+
+
+def test_what_changes_a_stream_is_recorded_with_what_it_has_then(
+    parts: Parts, clock: Clock
+) -> None:
+    fed(parts)
+    changes = [
+        Feed(LINE, BARS[-3:], Change.CORRECTED),
+        Feed(LINE, BARS[-50:], Change.RESET),
+        Feed(LINE, BARS[:0], Change.DROPPED),
+    ]
+    for change in changes:
+        parts.worker.work([change])
+        assert change.done.result(0) is None
+    assert parts.journal.events[1:] == [
+        Fed(clock.now, LINE, change.bars, change.change) for change in changes
+    ]
+    assert [len(bars) for bars in parts.journal.bars] == [205, 205, 50]
+    assert parts.streams.get(LINE) is None
+
+
+def test_streams_come_and_go_in_the_order_in_which_that_is_recorded(
+    model: Model, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, found = Parts(model, clock, streams=2), []
+    record = parts.journal.record
+
+    def recorded(event: Event, bars: Bars | None = None) -> None:
+        found.append(free_for_another(parts.streams))
+        record(event, bars)
+
+    monkeypatch.setattr(parts.journal, "record", recorded)
+    slow = "Alpha", "15"
+    older = NEWEST._replace(datetime=NEWEST.datetime - 900)
+    parts.worker.work([Feed(LINE, BARS)])
+    parts.worker.work([asked(BETA)])
+    parts.worker.work([asked(slow, older)])
+    parts.worker.work([Feed(LINE, BARS[:0], Change.DROPPED)])
+    parts.worker.work([Feed(BETA, BARS)])
+    told = zip(parts.journal.told(), found, strict=True)
+    assert [one for one in told if not one[0].startswith("decided")] == [
+        ("fed 260", False),
+        ("bar ok", False),
+        ("bar bad_input", False),  # there are as many as there may be
+        ("fed 0", False),
+        ("fed 260", True),  # it was there
+    ]
 
 
 def test_what_cannot_be_fed_goes_to_who_waits_and_is_not_recorded(parts: Parts) -> None:
