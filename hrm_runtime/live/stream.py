@@ -7,10 +7,11 @@ import numpy as np
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
-from hrm_runtime.errors import BadBars, Untrusted
-from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Integers, same_prices
+from hrm_runtime.errors import Untrusted
+from hrm_runtime.market.bars import REQUIRED, Bar, Bars, same_prices
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import TradingHours
+from hrm_runtime.market.spacing import require_spacing
 from hrm_runtime.market.stamps import LATEST_STAMP, moment
 
 
@@ -129,16 +130,6 @@ class Stream:
             )
         return closing
 
-    def _require_apart(self, stamps: Integers) -> None:
-        """Bars of a shorter timeframe begin before the ones before them are closed."""
-        for place in np.flatnonzero(np.diff(stamps) < self.seconds).tolist():
-            earlier, later = stamps[place : place + 2].tolist()
-            if later < self._closing(earlier):
-                raise BadBars(
-                    f"bars: expected bars of {self.seconds} s, found {moment(later)} within that "
-                    f"of {moment(earlier)}: another timeframe"
-                )
-
     def _require_equal(self, bar: Bars) -> None:
         assert self.bars is not None
         known, found = self.bars.newest(), bar.newest()
@@ -157,7 +148,7 @@ class Stream:
         count = min(len(new), self._window) if later else self._window
         parts = [new] if old is None else [old, new]
         merged = Bars(*(np.concatenate([getattr(p, name) for p in parts]) for name in REQUIRED))
-        self._require_apart(merged.datetime)
+        require_spacing(merged.datetime, self.seconds, self._hours)
         merged = merged[max(0, len(merged) - self._needed) :]
         kept = self.rows if later else ()
         missing = min(count, len(merged) - self._history + 1)
