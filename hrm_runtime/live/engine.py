@@ -58,6 +58,9 @@ from hrm_runtime.market.bars import Bar, Bars, counted
 class LiveEngine:
     """Decides for many streams in one process. Every method may be called from any thread.
 
+    An instrument and a timeframe name a stream, in whatever spelling of the timeframe: `5m` is
+    that of `5`.
+
     `decide` and `decide_async` never raise, unless the settings are strict: whatever cannot be
     trusted is HOLD with its reason, counted and logged. The others raise on bad input.
 
@@ -91,7 +94,7 @@ class LiveEngine:
             loaded = Loaded(time.time(), model.id, model.contract.name, "started")
             journal.begin(how.document(), loaded)
         self._dispatcher: Dispatcher[Ask | Feed] = Dispatcher(worker.work, how.workers, how.batch)
-        self._desk = Desk(self._dispatcher, answers, how.deadline, how.strict)
+        self._desk = Desk(self._dispatcher, self._streams, answers, how.deadline, how.strict)
         self._ending = Ending(self._guards, self._dispatcher, journal)
         finalize(self, self._ending.dropped).atexit = False  # that is the ending's own
 
@@ -169,7 +172,7 @@ class LiveEngine:
 
     def newest(self, *, instrument: str, timeframe: str) -> Bar | None:
         """The newest bar of a stream; None where there is none yet."""
-        series = self._streams.get(line_of(instrument, timeframe))
+        series = self._streams.get(self._streams.meant(line_of(instrument, timeframe)))
         bars = None if series is None else series.stream.bars
         return None if bars is None else bars.newest()
 

@@ -93,6 +93,7 @@ def fields(one: Backtest) -> dict[str, Any]:
     return {
         "instrument": one.instrument,
         "timeframe": one.timeframe,
+        "unknown": [],
         "model_id": one.model_id,
         "since": one.since,
         "in_sample": one.in_sample,

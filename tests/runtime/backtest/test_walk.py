@@ -449,8 +449,8 @@ def test_a_capital_is_above_zero(contract: Contract, capital: float) -> None:
         walk(Scripted(contract), bars_of(lead=300), capital=capital)
 
 
-def still(count: int = 300) -> Bars:
-    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+def still(count: int = 300, seconds: int = 300) -> Bars:
+    return Bars(seconds * np.arange(count), *np.full((4, count), 100.0))
 
 
 def test_bars_that_never_move_are_refused(contract: Contract) -> None:
@@ -482,7 +482,11 @@ UNSUITABLE: dict[tuple[str, str], tuple[Bars, type[Exception], str]] = {
         TooFewBars,
         "expected at least 206 bars, 205 behind one decision and one to execute it at, found 205",
     ),
-    ("Beta", "15"): (still(), NothingToDecide, "expected a price that moves, found 100 always"),
+    ("Beta", "15"): (
+        still(seconds=900),
+        NothingToDecide,
+        "expected a price that moves, found 100 always",
+    ),
     ("Beta", "5"): (
         bars_of(lead=220),
         NothingToDecide,

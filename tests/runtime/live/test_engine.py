@@ -345,6 +345,7 @@ SECONDS = "expected seconds, found"
         ({"deadline": 2 * TIMEOUT_MAX}, "^deadline: expected more than 0 and at most .* seconds"),
         ({"hours": "09:15-15:30"}, "hours: expected TradingHours, found '09:15-15:30'"),
         ({"stale_after": 60}, "stale_after: expected seconds by timeframe, found 60"),
+        ({"stale_after": {5: 60}}, "stale_after: expected seconds by timeframe, found {5: 60}"),
         ({"kill_file": 3}, "kill_file: expected a path, found 3"),
         ({"clock": 1.0}, "clock: expected a callable, found 1.0"),
     ],
