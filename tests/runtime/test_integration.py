@@ -225,6 +225,7 @@ def test_logs_are_json_lines(host: Host, its_model: Model, quiet_logger: None) -
     others = [line for line in lines if line not in decisions]
     assert len(decisions) == DECIDED  # whose lines are written after their answers, by a worker
     assert [(line["level"], line["event"]) for line in others] == [
+        ("WARNING", "unknown names"),
         ("CRITICAL", "killed"),
         ("ERROR", "decision"),
     ]
@@ -233,5 +234,5 @@ def test_logs_are_json_lines(host: Host, its_model: Model, quiet_logger: None) -
         ["Nifty", "5", number, one.action.name, one.quantity, "ok", its_model.id]
         for number, one in enumerate(decided(its_model, "Nifty"), start=1)
     ]
-    assert (decisions[0]["why"], others[0]["why"]) == (None, "the end of the day")
+    assert (decisions[0]["why"], others[1]["why"]) == (None, "the end of the day")
     assert others[-1]["traceback"] == "RuntimeError: a bug"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live import unknown_allowed
 from synthetic import random_bars
 
 from hrm_runtime import (
@@ -29,7 +30,7 @@ from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.book import Exit
 from hrm_runtime.backtest.bootstrap import interval
 from hrm_runtime.backtest.walk import Backtest, backtest, backtests, decision_bars
-from hrm_runtime.errors import NothingToDecide
+from hrm_runtime.errors import BadBars, NothingToDecide
 from hrm_runtime.market.actions import LEGAL, Side
 from hrm_runtime.market.features import Row, row
 
@@ -451,6 +452,27 @@ def test_a_capital_is_above_zero(contract: Contract, capital: float) -> None:
 
 def still(count: int = 300, seconds: int = 300) -> Bars:
     return Bars(seconds * np.arange(count), *np.full((4, count), 100.0))
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "told"),
+    [("15", "expected bars of 900 s, found "), ("1m", "expected bars of 60 s, the closest of ")],
+)
+def test_bars_of_another_timeframe_are_refused(model: Model, timeframe: str, told: str) -> None:
+    with pytest.raises(BadBars, match=f"^Alpha_{timeframe}: bars: {told}.* 300 s .*another timefr"):
+        backtest(unknown_allowed(model), random_bars(300), instrument="Alpha", timeframe=timeframe)
+
+
+def test_every_spelling_of_a_timeframe_is_walked_alike(model: Model) -> None:
+    bars = random_bars(300)
+    one, other = (backtest(model, bars, instrument="Alpha", timeframe=t) for t in ("5", "5min"))
+    assert other.equity.tolist() == one.equity.tolist()
+    assert (other.timeframe, other.unknown) == ("5min", ())
+
+
+def test_a_backtest_for_an_unknown_name_says_so(model: Model) -> None:
+    found = backtest(unknown_allowed(model), random_bars(300), instrument="ALPHA", timeframe="5")
+    assert found.unknown == ("instrument",)
 
 
 def test_bars_that_never_move_are_refused(contract: Contract) -> None:
