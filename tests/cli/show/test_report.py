@@ -308,8 +308,12 @@ def test_the_only_file_is_refused_where_it_cannot_be_walked_and_so_are_all(
         ("Beta_5.csv", "hello", "missing datetime"),
         ("Beta.csv", "datetime", "expected a file named SYMBOL_TIMEFRAME.csv"),
         ("Alpha_5.csv", "datetime", "expected one file per series"),
-        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,1,1\n0,2,2,2,2\n", "one bar per stamp"),
-        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,2,1\n", "expected low <= open"),
+        (
+            "Beta_5.csv",
+            "datetime,open,high,low,close\n1e9,1,1,1,1\n1e9,2,2,2,2\n",
+            "one bar per stamp",
+        ),
+        ("Beta_5.csv", "datetime,open,high,low,close\n1e9,1,1,2,1\n", "expected low <= open"),
     ],
     ids=["unreadable", "misnamed", "twice", "conflicting", "impossible"],
 )

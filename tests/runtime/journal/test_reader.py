@@ -265,7 +265,7 @@ def test_missing_settings_are_refused(file: Path, name: str, why: str) -> None:
         ("UPDATE artifact SET model_id = x'00'", "artifact 1: model_id: found bytes"),
         ("UPDATE feed SET bars = 'x'", "feed 4: bars: found str"),
         ("UPDATE feed SET bars = zeroblob(41)", "feed 4: bars: expected five columns of float64"),
-        ("UPDATE feed SET bars = zeroblob(40)", "feed 4: bars: expected finite prices"),
+        ("UPDATE feed SET bars = zeroblob(40)", "feed 4: bars: expected datetime"),
         ("UPDATE decision SET action = 'SELL'", "decision 11: action: .* found 'SELL'"),
         ("UPDATE decision SET reason = ''", "decision 11: reason: expected one of ok"),
         ("UPDATE decision SET value = 'x'", "decision 11: value: found str"),

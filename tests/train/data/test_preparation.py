@@ -15,6 +15,7 @@ from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Instrument, Timeframe
 from hrm_runtime.market.series import SkippedSeries
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 from hrm_train.data.preparation import load_or_prepare, prepare, prepare_series
 from hrm_train.data.prepared import Prepared, skipped_of
 from hrm_train.data.vocabulary import Vocabulary
@@ -227,7 +228,7 @@ def test_a_series_that_is_too_short_or_stands_still_is_skipped_and_named(
 
 def test_no_series_left_is_an_error_that_names_them_all(settings: Settings) -> None:
     given = {("Short", "5"): random_bars(20), ("Still", "15"): constant_bars(300)}
-    given["Still", "15"] = Bars(900 * np.arange(300), *np.full((4, 300), 100.0))
+    given["Still", "15"] = Bars(EARLIEST_STAMP + 900 * np.arange(300), *np.full((4, 300), 100.0))
     message = (
         "expected at least one series that something can be done with, found none: "
         f"Short_5: 20 bars, {NEEDED} needed; Still_15: the price never moves"
