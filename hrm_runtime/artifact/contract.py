@@ -273,8 +273,9 @@ class Contract:
             UnknownTimeframe: it was not trained on and the contract does not allow that, or it
                 says no length either.
         """
-        nameless = name == UNKNOWN and self.allow_unknown_timeframe
-        return 0 if nameless else self._timeframe(name).id
+        if self.allow_unknown_timeframe and isinstance(name, str) and name == UNKNOWN:
+            return 0
+        return self._timeframe(name).id
 
     def timeframe_seconds(self, name: str) -> int:
         """Length of a bar of `name`: as the contract says, or as the name does.
@@ -287,8 +288,7 @@ class Contract:
     def _timeframe(self, name: str) -> Timeframe:
         if not isinstance(name, str):
             raise UnknownTimeframe(f"timeframe: expected a name, found {name!r}")
-        known = self.timeframes.get(self.timeframe(name))
-        if known is not None:
+        if known := self.timeframes.get(self.timeframe(name)):
             return known
         if not self.allow_unknown_timeframe:
             raise UnknownTimeframe(not_known("timeframe", name, self.timeframes, "this artifact"))

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hrm_runtime import (
@@ -529,6 +530,21 @@ def test_a_timeframe_is_known_in_every_spelling(
     assert {contract.timeframe_id(name) for name in names.split()} == {id_}
     assert {contract.timeframe_seconds(name) for name in names.split()} == {[900, 300][id_ - 1]}
     assert {contract.timeframe(name) for name in names.split()} == {["15", "5"][id_ - 1]}
+
+
+@pytest.mark.parametrize("name", [5, None, np.array(["5", "15"]), ["unknown"]], ids=repr)
+def test_a_timeframe_that_is_no_name_has_no_id(contract: Contract, name: Any) -> None:
+    contract = replace(contract, allow_unknown_timeframe=True)
+    with pytest.raises(UnknownTimeframe, match="timeframe: expected a name, found "):
+        contract.timeframe_id(name)
+
+
+def test_a_month_of_an_artifact_goes_on_under_its_own_name(contract: Contract) -> None:
+    month = {"1M": replace(contract.timeframes["5"], seconds=30 * 86_400)}
+    contract = replace(contract, timeframes=month, allow_unknown_timeframe=True)
+    assert (contract.timeframe_id("1M"), contract.timeframe_seconds("1M")) == (2, 2_592_000)
+    with pytest.raises(UnknownTimeframe, match="the length of its bars must be known"):
+        contract.timeframe_id("M")
 
 
 def test_an_odd_name_of_an_artifact_comes_before_what_it_says(contract: Contract) -> None:
