@@ -188,6 +188,7 @@ def decide_without_torch(artifact: Path, bars: Path) -> Decision:
         reason=Reason(fields["reason"]),
         model_id=fields["model_id"],
         latency_ms=fields["latency_ms"],
+        unknown=tuple(fields["unknown"]),
     )
 
 

@@ -46,7 +46,7 @@ Timeframe = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Of the one bars file, such as 60 or D, instead of what its name says.",
+        help="Of the one bars file, such as 60, 1h or D, instead of what its name says.",
     ),
 ]
 Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="PNG file to draw.")]

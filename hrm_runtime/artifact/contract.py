@@ -24,7 +24,8 @@ from hrm_runtime.errors import (
 )
 from hrm_runtime.market.actions import Action
 from hrm_runtime.market.columns import ACCOUNT, FEATURE_VERSION, FEATURES, LEAST_HISTORY
-from hrm_runtime.market.instruments import UNKNOWN, Instrument, Timeframe, Trading, seconds_of
+from hrm_runtime.market.instruments import UNKNOWN, Instrument, Timeframe, Trading
+from hrm_runtime.market.names import SPELLINGS, not_known, seconds_of, timeframe_of
 
 FORMAT_VERSION: Final = 1
 
@@ -255,39 +256,49 @@ class Contract:
         if known is not None and known.id != 0:
             return known
         if not self.allow_unknown_instrument:
-            raise UnknownInstrument(_unknown("instrument", name, self.instruments))
+            names = self.instruments.keys() - {UNKNOWN}
+            raise UnknownInstrument(not_known("instrument", name, names, "this artifact"))
         return self.instruments[UNKNOWN]
 
+    def timeframe(self, name: str) -> str:
+        """What this artifact calls the timeframe `name`, as `timeframe_of`."""
+        if name in self.timeframes:
+            return name
+        return timeframe_of(name, {known: one.seconds for known, one in self.timeframes.items()})
+
     def timeframe_id(self, name: str) -> int:
-        """The id of `name`; 0 where it was not trained on.
+        """The id of `name` in any spelling; 0 where it was not trained on, or is `unknown`.
 
         Raises:
-            UnknownTimeframe: it was not trained on and the contract does not allow that.
+            UnknownTimeframe: it was not trained on and the contract does not allow that, or it
+                says no length either.
         """
-        if not isinstance(name, str):
-            raise UnknownTimeframe(f"timeframe: expected a name, found {name!r}")
-        known = self.timeframes.get(name)
-        if known is not None:
-            return known.id
-        if not self.allow_unknown_timeframe:
-            raise UnknownTimeframe(_unknown("timeframe", name, self.timeframes))
-        return 0
+        if self.allow_unknown_timeframe and isinstance(name, str) and name == UNKNOWN:
+            return 0
+        return self._timeframe(name).id
 
     def timeframe_seconds(self, name: str) -> int:
         """Length of a bar of `name`: as the contract says, or as the name does.
 
         Raises:
-            UnknownTimeframe: as `timeframe_id`, or neither says it.
+            UnknownTimeframe: as `timeframe_id`, or it is `unknown`.
         """
-        if self.timeframe_id(name):
-            return self.timeframes[name].seconds
+        return self._timeframe(name).seconds
+
+    def _timeframe(self, name: str) -> Timeframe:
+        if not isinstance(name, str):
+            raise UnknownTimeframe(f"timeframe: expected a name, found {name!r}")
+        if known := self.timeframes.get(self.timeframe(name)):
+            return known
+        if not self.allow_unknown_timeframe:
+            raise UnknownTimeframe(not_known("timeframe", name, self.timeframes, "this artifact"))
         seconds = seconds_of(name)
         if seconds is None:
             raise UnknownTimeframe(
-                f"timeframe: expected a name this artifact knows, a number of minutes or D, since "
-                f"the length of its bars must be known; found {name!r}"
+                f"timeframe: expected a name this artifact knows, or one such as {SPELLINGS}: the "
+                f"length of its bars must be known; found {name!r}"
             )
-        return seconds
+        return Timeframe(id=0, seconds=seconds)
 
 
 def brief(contract: Contract, model_id: str) -> str:
@@ -437,8 +448,3 @@ def _same_names(where: str, expected: tuple[str, ...], found: tuple[str, ...]) -
 def _ids_unique(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], least: int) -> bool:
     ids = [entry.id for entry in entries.values()]
     return len(set(ids)) == len(ids) and all(i >= least for i in ids)
-
-
-def _unknown(kind: str, name: str, known: Mapping[str, object]) -> str:
-    names = ", ".join(sorted(known.keys() - {UNKNOWN}))
-    return f"{kind}: expected one of {names}; found {name!r}, which this artifact does not know"

@@ -51,9 +51,11 @@ class Decision:
         model_id: sha256 of the artifact's contract.
         latency_ms: from call to answer. Not part of equality.
         sequence: number given by the engine, 0 from `Model`. Not part of equality.
+        unknown: which names the artifact was not trained on, so that it decided as for any other:
+            "instrument", "timeframe", none or both. Not part of equality.
 
     Where `reason` is not ok nothing of the network is passed on: value, probabilities and
-    q_values are 0.
+    q_values are 0, and `unknown` is empty.
     """
 
     action: Action
@@ -66,10 +68,12 @@ class Decision:
     model_id: str
     latency_ms: float = field(default=0.0, compare=False)
     sequence: int = field(default=0, compare=False)
+    unknown: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         value = "" if self.degraded else f"value {self.value:+.2f} ATR, "
-        return f"Decision({self.order}, {value}{self.reason}, id {self.model_id[:12]}...)"
+        unknown = "".join(f"unknown {kind}, " for kind in self.unknown)
+        return f"Decision({self.order}, {value}{self.reason}, {unknown}id {self.model_id[:12]}...)"
 
     @property
     def order(self) -> str:
@@ -107,6 +111,7 @@ def decision(
     segments: int,
     model_id: str,
     latency_ms: float = 0.0,
+    unknown: tuple[str, ...] = (),
 ) -> Decision:
     """The decision that one row of the graph's outputs stands for; HOLD if any is not finite."""
     if not all(np.isfinite(output[row]).all() for output in outputs.values()):
@@ -123,6 +128,7 @@ def decision(
         reason=Reason.OK,
         model_id=model_id,
         latency_ms=latency_ms,
+        unknown=unknown,
     )
 
 

@@ -24,10 +24,11 @@ from hrm_runtime.errors import ArtifactDamaged, InferenceFailed, SelfTestFailed
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import OPENINGS, Action
 from hrm_runtime.market.bars import Bars
+from hrm_runtime.market.features import rows
 from hrm_runtime.market.instruments import name_of
 
 WITH_BARS: Final = 4
-"""How many of the windows are also stored as bars and replayed through `Model.decide`."""
+"""How many of the windows are also stored as bars and replayed from these, as a host decides."""
 
 MOST_DIRECTORY: Final = 2**18
 """Bytes of the zip's directory: thousands of arrays, where a segment has eight. Listing takes
@@ -319,8 +320,8 @@ def lots_agree(action: Action, expected: float, found: float, tolerance: float) 
 def _decide(golden: Golden, window: int, model: Model) -> Decision:
     stamps, *prices = golden.bars[window]
     contract = model.contract
-    return model.decide(
-        Bars(stamps, *prices),
+    return model.decide_rows(
+        rows(Bars(stamps, *prices), contract.features.history_bars),
         golden.accounts()[window],
         instrument=name_of(contract.instruments, int(golden.instrument[window])),
         timeframe=name_of(contract.timeframes, int(golden.timeframe[window])),

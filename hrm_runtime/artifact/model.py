@@ -13,11 +13,13 @@ from hrm_runtime.artifact.contract import Contract, brief
 from hrm_runtime.artifact.decision import Decision
 from hrm_runtime.artifact.segments import Outputs, broken, decisions, run_segments
 from hrm_runtime.artifact.session import Session, Stop
+from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.errors import BadFeatures, SelfTestFailed, TooFewBars
 from hrm_runtime.market.account import Account, require_plausible, vector
 from hrm_runtime.market.bars import Bars, real_numbers
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.instruments import Instrument
+from hrm_runtime.market.spacing import require_spacing
 
 Floats = npt.NDArray[np.float32]
 
@@ -86,13 +88,15 @@ class Model:
         Args:
             bars: at least `contract.bars_needed` closed bars, as `Bars` or a mapping of columns.
             account: at that close; an `Account`, or a mapping of its values by name.
-            instrument, timeframe: names; unknown ones where the contract allows them.
+            instrument, timeframe: names; unknown ones where the contract allows them. A timeframe
+                may be spelt as in `market.names.seconds_of`.
 
         Raises:
             TooFewBars: fewer bars than needed.
-            BadBars: as `Bars`.
+            BadBars: as `Bars`, or of another timeframe.
             BadAccount: as `Account.of`.
-            UnknownInstrument, UnknownTimeframe: where the contract does not allow them.
+            UnknownInstrument, UnknownTimeframe: where the contract does not allow them, or a
+                timeframe says no length.
             InferenceFailed: onnxruntime failed.
         """
         start = time.perf_counter()
@@ -102,7 +106,9 @@ class Model:
             raise TooFewBars(
                 f"bars: expected at least {needed} for one decision, found {len(bars)}"
             )
-        window = rows(bars[len(bars) - needed :], self.contract.features.history_bars)
+        bars = bars[len(bars) - needed :]
+        require_spacing(bars.datetime, self.contract.timeframe_seconds(timeframe))
+        window = rows(bars, self.contract.features.history_bars)
         return self._decide(window, account, instrument, timeframe, start)
 
     def decide_rows(
@@ -114,6 +120,8 @@ class Model:
         timeframe: str,
     ) -> Decision:
         """`decide` on feature rows already computed: equal to it, bit for bit.
+
+        That the bars behind them are of the timeframe is for the caller to know.
 
         Args:
             window: the rows of consecutive bars, oldest first; the last W are used.
@@ -233,7 +241,8 @@ class Model:
             *self.inputs(window, account, instrument=instrument, timeframe=timeframe)
         )
         latency_ms = 1e3 * (time.perf_counter() - start)
-        return decisions(passes, [account], self.id, latency_ms)[0]
+        unknown = unknown_names(self.contract, instrument, timeframe)
+        return decisions(passes, [account], self.id, latency_ms, [unknown])[0]
 
 
 def network_inputs(

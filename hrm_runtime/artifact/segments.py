@@ -50,9 +50,17 @@ def segments_of(passes: Sequence[Outputs]) -> npt.NDArray[np.int64]:
 
 
 def decisions(
-    passes: Sequence[Outputs], accounts: Sequence[Account], model_id: str, latency_ms: float = 0.0
+    passes: Sequence[Outputs],
+    accounts: Sequence[Account],
+    model_id: str,
+    latency_ms: float = 0.0,
+    unknown: Sequence[tuple[str, ...]] | None = None,
 ) -> list[Decision]:
-    """The decision of each row, from the pass at which it halted."""
+    """The decision of each row, from the pass at which it halted.
+
+    Args:
+        unknown: `unknown_names` of each row; none if left out.
+    """
     return [
         decision(
             passes[segments - 1],
@@ -61,6 +69,7 @@ def decisions(
             segments=segments,
             model_id=model_id,
             latency_ms=latency_ms,
+            unknown=() if unknown is None else unknown[row],
         )
         for row, (account, segments) in enumerate(
             zip(accounts, segments_of(passes).tolist(), strict=True)

@@ -18,9 +18,11 @@ import numpy as np
 from hrm_runtime.artifact.contract import LATEST_MOMENT, Contract, Features
 from hrm_runtime.artifact.decision import Decision, Reason
 from hrm_runtime.artifact.model import Model
+from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.backtest.book import Book, Exit, Trade
 from hrm_runtime.backtest.bootstrap import LEAST_BLOCKS, interval
 from hrm_runtime.errors import (
+    BadBars,
     BadInput,
     NothingToDecide,
     TooFewBars,
@@ -32,6 +34,7 @@ from hrm_runtime.market.actions import Action
 from hrm_runtime.market.bars import Bars, Floats, Integers, counted
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.series import SkippedSeries, none_left
+from hrm_runtime.market.spacing import require_spacing
 from hrm_runtime.market.stamps import moment
 
 CAPITAL: Final = 1_000_000.0
@@ -43,6 +46,7 @@ class Backtest:
 
     Attributes:
         instrument, timeframe: names.
+        unknown: which of these the artifact was not trained on, as `Decision.unknown`.
         model_id: sha256 of the artifact's contract.
         since: epoch seconds; no bar that opens before it was decided at.
         in_sample: whether the weights were trained on what followed some of these bars: then
@@ -64,6 +68,7 @@ class Backtest:
 
     instrument: str
     timeframe: str
+    unknown: tuple[str, ...]
     model_id: str
     since: int
     in_sample: bool
@@ -149,7 +154,7 @@ def backtest(
         on_progress: called with the number of decisions made so far.
 
     Raises:
-        NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars`.
+        BadBars, NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars`.
         BadAccount: `capital` is not a finite number above 0.
         InferenceFailed: onnxruntime failed.
     """
@@ -199,6 +204,7 @@ def backtests(
 
     Raises:
         NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars` of the only series.
+        BadBars: as `decision_bars` of any.
         NothingToDecide: of several, none is left; it names each with its reason.
     """
     steps: dict[tuple[str, str], int] = {}
@@ -252,12 +258,13 @@ def decision_bars(
 
     Raises:
         UnknownInstrument, UnknownTimeframe: where the contract does not allow them.
+        BadBars: they are of another timeframe.
         TooFewBars: no bar has its history and a bar after it.
         NothingToDecide: none of those opens at or after `since`, or the price never moves.
         BadInput: `since` is not a moment in epoch seconds.
     """
     contract.instrument(instrument)
-    contract.timeframe_id(timeframe)
+    seconds = contract.timeframe_seconds(timeframe)
     if since is not None and not 0 <= since < LATEST_MOMENT:
         raise BadInput(f"since: expected epoch seconds, found {since!r}")
     name, needed = f"{instrument}_{timeframe}", contract.bars_needed
@@ -277,6 +284,10 @@ def decision_bars(
             "look at what they have seen"
         )
     walked = bars[first + 1 - needed :]
+    try:
+        require_spacing(walked.datetime, seconds)
+    except BadBars as error:
+        raise BadBars(f"{name}: {error}") from error
     if walked.low.min() == walked.high.max():
         raise NothingToDecide(
             f"{name}: expected a price that moves, found {walked.low[0]:g} always"
@@ -339,6 +350,7 @@ def _summary(
     return Backtest(
         instrument=name[0],
         timeframe=name[1],
+        unknown=unknown_names(contract, *name),
         model_id=model.id,
         since=trained_until if since is None else since,
         in_sample=int(seen.datetime[0]) < trained_until,

@@ -31,6 +31,7 @@ from hrm_runtime.journal.file import files_in
 from hrm_runtime.market.account import Account
 from hrm_runtime.market.actions import Action
 from hrm_runtime.market.bars import REQUIRED, Bar, Bars, Cleaning
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "INTEGER": (int,),
@@ -88,9 +89,9 @@ class Record:
 
     @property
     def bar(self) -> Bar | None:
-        """That came; None where it could not be read."""
+        """That came; None where it could not be read, or was refused with what is no stamp now."""
         given = self._all_or_none(REQUIRED)
-        if given is None:
+        if given is None or (given[0] < EARLIEST_STAMP and self.reason is not Reason.OK):
             return None
         try:
             return Bars.of_one(Bar(*given)).newest()

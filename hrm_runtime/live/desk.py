@@ -10,6 +10,7 @@ from hrm_runtime.journal.events import Change
 from hrm_runtime.live.answers import Answers, told
 from hrm_runtime.live.dispatch import Dispatcher
 from hrm_runtime.live.jobs import Ask, Feed, line_of
+from hrm_runtime.live.streams import Streams
 from hrm_runtime.market.bars import Bar, Bars
 
 
@@ -18,15 +19,22 @@ class Desk:
 
     Args:
         dispatcher: of the threads that do the jobs.
+        streams: say which of them names mean.
         answers: for those that no thread can do, or not in time.
         deadline: seconds from call to answer.
         strict: raise what is wrong instead of answering HOLD.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher[Ask | Feed], answers: Answers, deadline: float, strict: bool
+        self,
+        dispatcher: Dispatcher[Ask | Feed],
+        streams: Streams,
+        answers: Answers,
+        deadline: float,
+        strict: bool,
     ) -> None:
         self._dispatcher = dispatcher
+        self._streams = streams
         self._answers = answers
         self._deadline = deadline
         self._strict = strict
@@ -41,7 +49,7 @@ class Desk:
         """Have a stream's bars changed; returns when they are, or raises why they are not."""
         if not isinstance(bars, Bars):
             bars = Bars.of_one(bars) if isinstance(bars, Bar) else Bars.of(bars)
-        job = Feed(line_of(instrument, timeframe), bars, change)
+        job = Feed(self._streams.meant(line_of(instrument, timeframe)), bars, change)
         self._dispatcher.submit(job)
         job.done.result()
 
@@ -75,7 +83,7 @@ class Desk:
         """The HOLD of what never became a job."""
         ask = Ask(None, None)
         try:
-            ask.line = line_of(instrument, timeframe)
+            ask.line = self._streams.meant(line_of(instrument, timeframe))
         except Exception as error:  # as in decide
             why = error
         self._answers.hold(ask, why)
@@ -84,7 +92,7 @@ class Desk:
     def _ask(self, bar: Any, account: Any, instrument: str, timeframe: str) -> Ask:
         ask = Ask(bar, account)
         try:
-            ask.line = line_of(instrument, timeframe)
+            ask.line = self._streams.meant(line_of(instrument, timeframe))
             self._dispatcher.submit(ask)
         except Exception as error:  # a name may be anything
             self._answers.hold(ask, error)

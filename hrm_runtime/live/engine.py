@@ -62,6 +62,9 @@ _NO_BARS: Final = Bars.of(dict.fromkeys(REQUIRED, ()))
 class LiveEngine:
     """Decides for many streams in one process. Every method may be called from any thread.
 
+    An instrument and a timeframe name a stream, in whatever spelling of the timeframe: `5m` is
+    that of `5`.
+
     `decide` and `decide_async` never raise, unless the settings are strict: whatever cannot be
     trusted is HOLD with its reason, counted and logged. The others raise on bad input.
 
@@ -95,7 +98,7 @@ class LiveEngine:
             loaded = Loaded(time.time(), model.id, model.contract.name, "started")
             journal.begin(how.document(), loaded)
         self._dispatcher: Dispatcher[Ask | Feed] = Dispatcher(worker.work, how.workers, how.batch)
-        self._desk = Desk(self._dispatcher, answers, how.deadline, how.strict)
+        self._desk = Desk(self._dispatcher, self._streams, answers, how.deadline, how.strict)
         self._ending = Ending(self._guards, self._dispatcher, journal)
         finalize(self, self._ending.dropped).atexit = False  # that is the ending's own
 
@@ -207,7 +210,7 @@ class LiveEngine:
 
     def bars(self, *, instrument: str, timeframe: str) -> Bars | None:
         """The newest bars of a stream, `bars_needed` at most; None where there are none yet."""
-        series = self._streams.get(line_of(instrument, timeframe))
+        series = self._streams.get(self._streams.meant(line_of(instrument, timeframe)))
         return None if series is None else series.stream.bars
 
     # what operators call

@@ -80,6 +80,8 @@ class StreamHealth:
         ready: whether they suffice for a decision.
         reason: of its last decision.
         message: what was wrong with it.
+        unknown: which of its names the artifact was not trained on and decides for as for any
+            other, in words, with the closest that it knows; None where it knows both.
     """
 
     newest: int
@@ -88,6 +90,7 @@ class StreamHealth:
     ready: bool
     reason: Reason | None
     message: str | None
+    unknown: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class Health:
         thinking: segments and residuals.
         memory_mb: of this process; None where the system does not tell.
         journal: how recording goes; None where nothing is recorded.
-        streams: by instrument and timeframe.
+        streams: by instrument and timeframe, as the artifact calls it.
     """
 
     serving: bool

@@ -137,9 +137,14 @@ def _streams(labels: list[str], found: Found) -> Iterator[Metric]:
     labels = [*labels, "instrument", "timeframe"]
     age = GaugeMetricFamily("hrm_bar_age_seconds", "Since the newest bar closed", labels=labels)
     ready = GaugeMetricFamily("hrm_stream_ready", "Whether there is history enough", labels=labels)
+    unknown = GaugeMetricFamily(
+        "hrm_stream_unknown", "Whether the artifact was not trained on its names", labels=labels
+    )
     for names, health in found:
         for line, stream in sorted(health.streams.items()):
             age.add_metric([*names, *line], stream.age_s)
             ready.add_metric([*names, *line], stream.ready)
+            unknown.add_metric([*names, *line], stream.unknown is not None)
     yield age
     yield ready
+    yield unknown

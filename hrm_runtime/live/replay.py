@@ -19,6 +19,7 @@ from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Decision, Reason, hold, reason_of
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.segments import decisions
+from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.errors import BadInput, HrmError, JournalUnreadable
 from hrm_runtime.journal.events import CAUSES, Change, Control, Line, Outputs
 from hrm_runtime.journal.reader import JournalFile, Record, journal_files
@@ -304,5 +305,6 @@ def _made(
         )
     except HrmError as error:
         return hold(reason_of(error), model.id), None
-    made = decisions(passes, [account], model.id)[0]
+    unknown = unknown_names(model.contract, instrument, timeframe)
+    made = decisions(passes, [account], model.id, unknown=[unknown])[0]
     return made, {name: output[0] for name, output in passes[made.segments - 1].items()}

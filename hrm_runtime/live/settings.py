@@ -14,6 +14,7 @@ from hrm_runtime.journal.events import Line
 from hrm_runtime.live.stream import Stream
 from hrm_runtime.machine import usable_cores
 from hrm_runtime.market.hours import TradingHours
+from hrm_runtime.market.names import seconds_of
 
 _LATEST_S: Final = 60.0
 
@@ -31,7 +32,7 @@ class LiveSettings:
         markets: the same of instruments that trade by other hours, by name.
         deadline: seconds from call to answer; later is HOLD.
         stale_after: seconds after a bar's close in which a decision at it is still worth having,
-            by timeframe; half a bar, at most a minute, for those not named.
+            by timeframe in any spelling; half a bar, at most a minute, for those not named.
         clock_skew: seconds by which this machine's clock may be behind the feed's, but half a bar
             at most.
         failures: in a row that open the breaker.
@@ -68,7 +69,7 @@ class LiveSettings:
             ("name", isinstance(self.name, str), "text"),
             ("hours", isinstance(self.hours, TradingHours), "TradingHours"),
             ("markets", isinstance(self.markets, Mapping), "TradingHours by instrument"),
-            ("stale_after", isinstance(self.stale_after, Mapping), "seconds by timeframe"),
+            ("stale_after", _by_name(self.stale_after), "seconds by timeframe"),
             ("kill_file", isinstance(self.kill_file, str | Path | None), "a path"),
             ("clock", callable(self.clock), "a callable"),
         ):
@@ -158,4 +159,12 @@ class LiveSettings:
 
     def latest(self, timeframe: str, seconds: int) -> float:
         """Seconds after its close in which a bar of `timeframe` may be decided at."""
-        return self.stale_after.get(timeframe, min(0.5 * seconds, _LATEST_S))
+        usual = min(0.5 * seconds, _LATEST_S)
+        if timeframe in self.stale_after or not self.stale_after:
+            return self.stale_after.get(timeframe, usual)
+        alike = (late for name, late in self.stale_after.items() if seconds_of(name) == seconds)
+        return next(alike, usual)
+
+
+def _by_name(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)

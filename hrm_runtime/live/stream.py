@@ -12,6 +12,7 @@ from hrm_runtime.journal.events import Change
 from hrm_runtime.market.bars import PRICES, REQUIRED, Bar, Bars, Integers, same_prices
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.hours import DAY, TradingHours
+from hrm_runtime.market.spacing import require_spacing
 from hrm_runtime.market.stamps import LATEST_STAMP, moment
 
 
@@ -184,18 +185,6 @@ class Stream:
         newest = int(bars.datetime[-1])
         self._require_closed(newest, self._closing(newest), now)
 
-    def _require_apart(self, stamps: Integers) -> None:
-        """Bars of a shorter timeframe, or of two ways to stamp, begin within the ones before."""
-        near = 2 * DAY if self.seconds == DAY else self.seconds  # of a day, date and opening
-        for place in np.flatnonzero(np.diff(stamps) < near).tolist():
-            earlier, later = stamps[place : place + 2].tolist()
-            if self._hours.overlap(earlier, later, self.seconds):
-                same = self._closing(later) == self._closing(earlier)
-                raise BadBars(
-                    f"bars: expected bars of {self.seconds} s, found {moment(later)} within that "
-                    f"of {moment(earlier)}: another {'way to stamp it' if same else 'timeframe'}"
-                )
-
     def _join(self, new: Bars) -> None:
         """Have `new` bars too, in the place of those with their stamps."""
         old = self.bars
@@ -209,7 +198,7 @@ class Stream:
 
     def _have(self, bars: Bars, new: int, before: tuple[Row, ...] = ()) -> None:
         """Have the newest of `bars`, of which the last `new` come after the rows `before`."""
-        self._require_apart(bars.datetime[-new - 1 :])
+        require_spacing(bars.datetime, self.seconds, self._hours, new)
         bars = bars[max(0, len(bars) - self._needed) :]
         missing = min(new, self._window, len(bars) - self._history + 1)
         made: tuple[Row, ...] = ()

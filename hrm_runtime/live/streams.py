@@ -1,5 +1,6 @@
 """The streams of a live engine, and what each was asked last."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Final
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Reason
+from hrm_runtime.artifact.unknown import told_unknown
 from hrm_runtime.errors import BadInput
 from hrm_runtime.journal.events import Line
 from hrm_runtime.live.health import StreamHealth
@@ -14,7 +16,10 @@ from hrm_runtime.live.jobs import Ask
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.stream import Stream
 from hrm_runtime.locks import reentrant
+from hrm_runtime.log import log
 from hrm_runtime.market.account import Account
+from hrm_runtime.market.instruments import UNKNOWN
+from hrm_runtime.market.names import nearest_or_some
 
 _NAMED: Final = 20
 """Streams that an error names."""
@@ -25,7 +30,8 @@ class Series:
     """A stream and the last ask at its newest bar that could be decided.
 
     The worker that has its line changes these; `reason` and `message`, of the last answer, are
-    written by whoever answered.
+    written by whoever answered, `unknown` (what is told of names the artifact does not know) by
+    whoever exchanges the artifact, too.
     """
 
     stream: Stream
@@ -33,6 +39,7 @@ class Series:
     account: Account | None = None
     reason: Reason | None = None
     message: str | None = None
+    unknown: str | None = None
 
     def remembered(self, stamp: int, account: Account) -> Ask | None:
         """The ask of the same bar and account, if it was answered."""
@@ -52,6 +59,7 @@ class Series:
             ready=self.stream.ready,
             reason=self.reason,
             message=self.message,
+            unknown=self.unknown,
         )
 
 
@@ -70,6 +78,10 @@ class Streams:
         self._contract = contract
         self._series: dict[Line, Series] = {}
         self._changing = reentrant()
+        for name in sorted(settings.markets.keys() - contract.instruments.keys()):
+            near = nearest_or_some(name, contract.instruments.keys() - {UNKNOWN})
+            why = f"markets: instrument {name!r} is unknown to the artifact: {near}"
+            log(logging.WARNING, "unknown names", instrument=name, why=why)
 
     def __len__(self) -> int:
         return len(self._series)
@@ -81,6 +93,23 @@ class Streams:
     def get(self, line: Line) -> Series | None:
         """That of `line`; None where there is none yet."""
         return self._series.get(line)
+
+    def meant(self, line: Line) -> Line:
+        """The line of the stream that names mean, whatever the spelling of the timeframe.
+
+        That is one that there is, also where the artifact before called the timeframe otherwise;
+        else the one of the names as the artifact has them.
+        """
+        if line in self._series:
+            return line
+        contract, (instrument, given) = self._contract, line
+        meant = contract.timeframe(given)
+        if (instrument, meant) in self._series:
+            return instrument, meant
+        for other in tuple(self._series):
+            if other[0] == instrument and contract.timeframe(other[1]) == meant:
+                return other
+        return instrument, meant
 
     def of(self, line: Line, contract: Contract) -> Series:
         """That of `line`; a new one, to be kept, where `contract` allows it.
@@ -104,7 +133,9 @@ class Streams:
         with self._changing:
             self._settings.require_room(len(self._series))
             require_known(self._contract, line, series)
+            series.unknown = told_unknown(self._contract, *line) or None
             self._series[line] = series
+        _warn(line, series)
 
     def there(self, line: Line) -> Series:
         """That of `line`, which must be there.
@@ -156,6 +187,12 @@ class Streams:
                 require_known(contract, line, series)
             self._contract = contract
             yield
+            became = []
+            for line, series in self._series.items():
+                before, series.unknown = series.unknown, told_unknown(contract, *line) or None
+                became += [(line, series)] if before is None else []
+        for line, series in became:
+            _warn(line, series)
 
 
 def require_known(contract: Contract, line: Line, series: Series) -> None:
@@ -171,4 +208,16 @@ def require_known(contract: Contract, line: Line, series: Series) -> None:
         raise BadInput(
             f"model: expected bars of {series.stream.seconds} s in timeframe {line[1]!r} as "
             f"now, found {seconds} s"
+        )
+
+
+def _warn(line: Line, series: Series) -> None:
+    """Log, once, that a stream's names are unknown to what decides for it."""
+    if series.unknown is not None:
+        log(
+            logging.WARNING,
+            "unknown names",
+            instrument=line[0],
+            timeframe=line[1],
+            why=series.unknown,
         )

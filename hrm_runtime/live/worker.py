@@ -12,6 +12,7 @@ from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.decision import Decision, Reason, reason_of
 from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.segments import Outputs, decisions
+from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.errors import Untrusted
 from hrm_runtime.journal.events import Change, Fed, Taken
 from hrm_runtime.live.answers import Answers, told
@@ -154,7 +155,8 @@ class Worker:
         try:
             inputs = map(np.concatenate, zip(*(q.inputs for q in questions), strict=True))
             passes = model.run_segments(*inputs, stop=company.stop)
-            made = decisions(passes, accounts, model.id)
+            unknown = [unknown_names(model.contract, *question.ask.line) for question in questions]
+            made = decisions(passes, accounts, model.id, unknown=unknown)
             self._count(passes, made, model.contract.max_segments)
         except Exception as error:  # whatever it is, the answer is HOLD
             if len(questions) == 1:

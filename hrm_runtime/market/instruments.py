@@ -1,6 +1,5 @@
-"""Facts of an instrument, the length of a bar, and the rules of trading."""
+"""Facts of an instrument and of a timeframe, and the rules of trading."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -58,15 +57,6 @@ class Trading:
     brokerage_exit: float
     stop_atr: float
     target_atr: float
-
-
-def seconds_of(timeframe: str) -> int | None:
-    """Length of a bar that a timeframe's name says: a number of minutes, or D for a day."""
-    if timeframe == "D":
-        return 86_400
-    if re.fullmatch("[0-9]{1,6}", timeframe) and int(timeframe) > 0:
-        return 60 * int(timeframe)
-    return None
 
 
 def name_of(entries: Mapping[str, Instrument] | Mapping[str, Timeframe], number: int) -> str:

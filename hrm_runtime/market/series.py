@@ -10,6 +10,7 @@ from typing import Final
 from hrm_runtime.errors import BadBars
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import read_csv
+from hrm_runtime.market.names import timeframe_of
 
 Reader = Callable[[Path], Bars]
 
@@ -91,8 +92,9 @@ def series_files(
             says.
 
     Raises:
-        BadBars: a path is missing, a folder holds neither, two files hold one series, there are
-            several for one name given, or as `series_name` and `require_name`.
+        BadBars: a path is missing, a folder holds neither, two files hold one series (`X_5` and
+            `X_5m` are one), there are several for one name given, or as `series_name` and
+            `require_name`.
     """
     found = [file for path in listed(paths) for file in _files(path)]
     names = {"instrument": instrument, "timeframe": timeframe}
@@ -103,11 +105,13 @@ def series_files(
             "one file, or none of these names and files that are called SYMBOL_TIMEFRAME.csv"
         )
     files: dict[tuple[str, str], Path] = {}
+    meant: dict[tuple[str, str], Path] = {}
     for file in found:
-        name = _named(file, instrument, timeframe)
-        if name in files:
-            raise BadBars(f"{file}: expected one file per series, {files[name]} holds it too")
-        files[name] = file
+        symbol, frame = _named(file, instrument, timeframe)
+        name = symbol, timeframe_of(frame, {})
+        if name in meant:
+            raise BadBars(f"{file}: expected one file per series, {meant[name]} holds it too")
+        files[symbol, frame] = meant[name] = file
     return dict(sorted(files.items()))
 
 

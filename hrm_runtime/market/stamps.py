@@ -6,6 +6,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+EARLIEST_STAMP: Final = 31_536_000
+"""A stamp before (1971) is no moment of a market but a counter, or seconds divided once more."""
+
 LATEST_STAMP: Final = 10**11
 """A stamp beyond (the year 5138) is milliseconds or worse, not epoch seconds."""
 
@@ -44,18 +47,23 @@ def dates_to_seconds(zoned: bool) -> str:
 
 
 def not_stamps(column: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Where a column holds something else than whole epoch seconds."""
-    bad: npt.NDArray[np.bool_] = ~(
-        (column >= 0) & (column < LATEST_STAMP) & (column == np.floor(column))
-    )
+    """Where a column holds something else than whole epoch seconds from 1971 to 5138."""
+    within = (column >= EARLIEST_STAMP) & (column < LATEST_STAMP)
+    bad: npt.NDArray[np.bool_] = ~(within & (column == np.floor(column)))
     return bad
 
 
 def bad_stamp(stamp: float, where: str = "") -> str:
     """What was expected, what was found, and what to do."""
-    unit = next((f"{name}: divide by 10**{n}" for most, name, n in _FINER if stamp < most), "")
+    looks = ""
+    if stamp >= LATEST_STAMP:
+        looks = next((f"{name}: divide by 10**{n}" for most, name, n in _FINER if stamp < most), "")
+    elif 0 <= stamp < EARLIEST_STAMP:
+        looks = (
+            "a counter, or seconds divided once too often: divide milliseconds by 10**3, "
+            "nanoseconds by 10**9"
+        )
     return (
-        f"expected datetime in whole epoch seconds (UTC) below {LATEST_STAMP}; found "
-        f"{stamp:.15g}{where}"
-        + (f", which looks like {unit}" if unit and stamp >= LATEST_STAMP else "")
+        f"expected datetime in whole epoch seconds (UTC) from {EARLIEST_STAMP} (1971) and below "
+        f"{LATEST_STAMP}; found {stamp:.15g}{where}{f', which looks like {looks}' * bool(looks)}"
     )

@@ -99,7 +99,9 @@ def trace(
             Segment(
                 l_residual=outputs["l_residual"][0],
                 h_residual=outputs["h_residual"][0],
-                decision=decisions(passes[: number + 1], [account], model.id)[0],
+                decision=decisions(
+                    passes[: number + 1], [account], model.id, unknown=[decision.unknown]
+                )[0],
             )
             for number, outputs in enumerate(passes)
         ),

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from hrm_runtime.errors import BadBars
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.series import listed, none_left, read_series, series_files
+from hrm_runtime.market.spacing import require_spacing
 from hrm_train.data.parquet import READERS
 from hrm_train.data.prepared import TENSORS_SUFFIX, Manifest, Prepared, Series, skipped_of
 from hrm_train.data.samples import series_samples
-from hrm_train.data.vocabulary import Vocabulary, require_names
+from hrm_train.data.vocabulary import NAMELESS, Vocabulary, require_names
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Settings
-
-_SPACING: Final = (0.75, 1.25)
-"""The closest two bars may be this far apart, in timeframes: holidays and clocks shift stamps."""
 
 
 def prepare(
@@ -39,14 +38,15 @@ def prepare(
 
     Raises:
         BadBars: a file cannot be read as bars.
-        DataInvalid: a file's bars are not of its timeframe, every series was skipped, or there are
-            more names than the embedding tables have rows.
+        DataInvalid: a file's bars are not of its timeframe, two hold one series, every series was
+            skipped, or there are more names than the embedding tables have rows.
         SettingsInvalid: as `require_names`, before a file is read.
     """
     paths = listed(paths)
     if vocabulary is None:
         require_names(settings, series_files(paths), known)
-    return prepare_series(settings, read_series(paths, READERS), vocabulary)
+    series = (vocabulary or NAMELESS).named(settings, read_series(paths, READERS))
+    return prepare_series(settings, dict(sorted(series.items())), vocabulary)
 
 
 def prepare_series(
@@ -55,6 +55,7 @@ def prepare_series(
     vocabulary: Vocabulary | None = None,
 ) -> Prepared:
     """`prepare` of bars already read, by (instrument, timeframe)."""
+    series = (vocabulary or NAMELESS).named(settings, series)
     undeclared = _undeclared(settings, vocabulary, series)
     candidates = vocabulary or Vocabulary.of(settings, series.keys() - undeclared.keys())
     parts: dict[tuple[str, str], dict[str, Any]] = {}
@@ -149,12 +150,9 @@ def _undeclared(
 
 
 def _require_spacing(name: str, bars: Bars, seconds: int) -> None:
-    if len(bars) < 2:
-        return
-    closest = int(np.diff(bars.datetime).min())
-    low, high = (share * seconds for share in _SPACING)
-    if not low <= closest <= high:
+    try:
+        require_spacing(bars.datetime, seconds)
+    except BadBars as error:
         raise DataInvalid(
-            f"{name}: expected bars {seconds} s apart, the closest are {closest} s; "
-            "the file is named after another timeframe, or the timeframe's seconds are wrong"
-        )
+            f"{name}: {error}; the file is named after another, or its seconds are wrong"
+        ) from error

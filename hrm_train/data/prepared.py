@@ -197,7 +197,10 @@ class Prepared:
         own = self.manifest.vocabulary
         known = Vocabulary(
             instruments={name: vocabulary.instruments[name] for name in own.instruments},
-            timeframes={name: vocabulary.timeframes[name] for name in own.timeframes},
+            timeframes={
+                name: vocabulary.timeframes[vocabulary.own_timeframe(name)]
+                for name in own.timeframes
+            },
         )
         if differing := known.differences(own, ("known", "found"), ids=False):
             raise DataInvalid(
@@ -208,11 +211,9 @@ class Prepared:
             self,
             manifest=replace(self.manifest, vocabulary=vocabulary),
             sample_instrument=_renumbered(
-                self.sample_instrument, own.instruments, vocabulary.instruments
+                self.sample_instrument, own.instruments, known.instruments
             ),
-            sample_timeframe=_renumbered(
-                self.sample_timeframe, own.timeframes, vocabulary.timeframes
-            ),
+            sample_timeframe=_renumbered(self.sample_timeframe, own.timeframes, known.timeframes),
         )
 
     def digest(self) -> str:

@@ -1,11 +1,12 @@
 """Instruments and timeframes by name: their ids, which are rows of the tables, and their facts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
+from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.instruments import UNKNOWN, Instrument, Timeframe
+from hrm_runtime.market.names import nearest_or_some, not_known, timeframe_of
 from hrm_train.differences import differences
 from hrm_train.errors import DataInvalid, SettingsInvalid
 from hrm_train.settings import Embeddings, Settings
@@ -33,7 +34,7 @@ class Vocabulary:
 
         Args:
             settings: give the facts of new names.
-            series: (instrument, timeframe) each.
+            series: (instrument, timeframe) each; a timeframe in any spelling is one.
 
         Raises:
             DataInvalid: an instrument or timeframe is called `unknown`.
@@ -41,7 +42,7 @@ class Vocabulary:
         """
         names = list(series)
         instruments = {instrument for instrument, _ in names}
-        timeframes = {timeframe for _, timeframe in names}
+        timeframes = {self.timeframe_name(settings, timeframe) for _, timeframe in names}
         if UNKNOWN in instruments | timeframes:
             raise DataInvalid(f"expected series by name; {UNKNOWN!r} stands for all others")
         return Vocabulary(
@@ -94,10 +95,8 @@ class Vocabulary:
             ("timeframe", timeframe, self.timeframes, embeddings.allow_unknown_timeframes),
         ):
             if name not in known and not allowed:
-                return (
-                    f"{kind}: expected one of {', '.join(sorted(known.keys() - {UNKNOWN}))}, found "
-                    f"{name!r}, which the checkpoint does not know, nor does it allow unknown ones"
-                )
+                told = not_known(kind, name, known.keys() - {UNKNOWN}, "the checkpoint")
+                return f"{told}; nor does it allow unknown ones"
         return None
 
     def instrument(self, name: str) -> Instrument:
@@ -106,8 +105,42 @@ class Vocabulary:
 
     def timeframe(self, settings: Settings, name: str) -> Timeframe:
         """The timeframe `name`, with id 0 where it is not in the vocabulary."""
-        known = self.timeframes.get(name)
+        known = self.timeframes.get(self.timeframe_name(settings, name))
         return known or Timeframe(id=0, seconds=settings.seconds(name))
+
+    def timeframe_name(self, settings: Settings, name: str) -> str:
+        """What the timeframe `name` is called: here, else in the settings, as `timeframe_of`."""
+        declared = {known: one.seconds for known, one in settings.timeframes.items()}
+        meant = name if name in declared else self.own_timeframe(name)
+        return meant if meant in self.timeframes else timeframe_of(name, declared)
+
+    def own_timeframe(self, name: str) -> str:
+        """What the timeframe `name` is called here, as `timeframe_of`."""
+        return timeframe_of(name, {known: one.seconds for known, one in self.timeframes.items()})
+
+    def named(
+        self, settings: Settings, series: Mapping[tuple[str, str], Bars]
+    ) -> dict[tuple[str, str], Bars]:
+        """`series` by names under which each timeframe has one spelling.
+
+        Raises:
+            DataInvalid: two are then one.
+        """
+        found: dict[tuple[str, str], Bars] = {}
+        given: dict[tuple[str, str], str] = {}
+        for (instrument, timeframe), one in series.items():
+            name = instrument, self.timeframe_name(settings, timeframe)
+            if name in found:
+                raise DataInvalid(
+                    f"{instrument}: expected one series of a timeframe, found {given[name]!r} and "
+                    f"{timeframe!r}, which are one; remove a file"
+                )
+            found[name], given[name] = one, timeframe
+        return found
+
+
+NAMELESS: Final = Vocabulary(instruments={}, timeframes={})
+"""Of no names: what settings call a timeframe, `NAMELESS.timeframe_name` tells."""
 
 
 def require_names(
@@ -124,15 +157,16 @@ def require_names(
         SettingsInvalid: one line per name, with the closest that there is.
     """
     names = list(series)
+    called = NAMELESS if known is None else known
     instruments = {instrument for instrument, _ in names}
-    timeframes = {timeframe for _, timeframe in names}
+    timeframes = {called.timeframe_name(settings, timeframe) for _, timeframe in names}
     if known is not None:
         instruments |= known.instruments.keys()
         timeframes |= known.timeframes.keys()
     problems = [
         f"{section}.{name}: expected a name of the data"
         + ("" if known is None else " or of the checkpoint")
-        + f"; {_closest(name, there - {UNKNOWN})}; correct it, or remove these facts"
+        + f"; {nearest_or_some(name, there - {UNKNOWN})}; correct it, or remove these facts"
         for section, declared, there in (
             ("instruments", settings.instruments, instruments),
             ("timeframes", settings.timeframes, timeframes),
@@ -142,15 +176,6 @@ def require_names(
     ]
     if problems:
         raise SettingsInvalid("\n".join(problems))
-
-
-def _closest(name: str, there: set[str]) -> str:
-    folded = {other.casefold(): other for other in sorted(there)}
-    close = get_close_matches(name.casefold(), folded, n=1)
-    if not close:
-        return f"known are {', '.join(sorted(there)[:5])}" + ", ..." * (len(there) > 5)
-    case = ", which differs in upper and lower case" * (close[0] == name.casefold())
-    return f"the closest is {folded[close[0]]}{case}"
 
 
 def _without_ids(vocabulary: Vocabulary) -> dict[str, Any]:

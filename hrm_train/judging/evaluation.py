@@ -165,7 +165,11 @@ def load_known(
         return prepared
     unknown = sorted(
         (own.instruments.keys() - vocabulary.instruments.keys())
-        | (own.timeframes.keys() - vocabulary.timeframes.keys())
+        | {
+            name
+            for name in own.timeframes
+            if vocabulary.own_timeframe(name) not in vocabulary.timeframes
+        }
     )
     if unknown:
         raise DataInvalid(

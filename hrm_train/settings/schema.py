@@ -3,10 +3,11 @@
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from hrm_runtime.market.columns import HISTORY_BARS, LEAST_HISTORY
-from hrm_runtime.market.instruments import UNKNOWN, seconds_of
+from hrm_runtime.market.instruments import UNKNOWN
+from hrm_runtime.market.names import SPELLINGS, WEEK, seconds_of
 from hrm_train.errors import SettingsInvalid
 
 LARGE_PRODUCT: Final = 2**13
@@ -295,6 +296,16 @@ class TimeframeFacts(Section):
 
     seconds: Count = Field(description="from the opening of a bar to that of the next")
 
+    @field_validator("seconds")
+    @classmethod
+    def _has_a_length(cls, seconds: int) -> int:
+        if seconds > WEEK:
+            raise ValueError(
+                f"expected at most {WEEK} (a week), found {seconds}: months and years have no "
+                "length of their own; train on weeks or days"
+            )
+        return seconds
+
 
 class Settings(Section):
     """The whole file."""
@@ -311,7 +322,7 @@ class Settings(Section):
     )
     timeframes: dict[Name, TimeframeFacts] = Field(
         {},
-        description="needed for names that are neither minutes nor D",
+        description=f"needed for names that say no length, as {SPELLINGS} do",
         examples=[{"W": TimeframeFacts(seconds=604_800)}],
     )
 
@@ -342,10 +353,10 @@ class Settings(Section):
         return self.instruments.get(name) or self.instruments.get(UNKNOWN) or InstrumentFacts()
 
     def seconds(self, timeframe: str) -> int:
-        """Length of a bar of `timeframe`: as declared, or minutes, or 86400 for D.
+        """Length of a bar of `timeframe`: as declared, or as its name says.
 
         Raises:
-            SettingsInvalid: neither declared nor a number of minutes nor D.
+            SettingsInvalid: neither.
         """
         if timeframe in self.timeframes:
             return self.timeframes[timeframe].seconds
@@ -353,6 +364,6 @@ class Settings(Section):
         if seconds is not None:
             return seconds
         raise SettingsInvalid(
-            f"timeframes.{timeframe}: expected its seconds to be declared, since {timeframe!r} is "
-            "neither a number of minutes nor D"
+            f"timeframes.{timeframe}: expected its seconds to be declared, a week at most, or a "
+            f"name such as {SPELLINGS}, since {timeframe!r} says no length"
         )

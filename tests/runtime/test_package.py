@@ -340,7 +340,7 @@ import numpy, talib
 before = state()
 from hrm_runtime import Account, load
 model = load(sys.argv[1])
-stamps = 300 * numpy.arange(model.contract.bars_needed)
+stamps = 31_536_000 + 300 * numpy.arange(model.contract.bars_needed)
 prices = 100 + numpy.sin(stamps)
 columns = dict(datetime=stamps, open=prices, high=prices, low=prices, close=prices)
 decision = model.decide(columns, Account.flat(1e5), instrument="Alpha", timeframe="5")
@@ -362,13 +362,13 @@ def test_a_live_engine_that_was_closed_leaves_the_host_as_it_was(artifact: Path)
 import asyncio, numpy, talib
 before = state()
 from hrm_runtime import Account, LiveEngine, LiveSettings, TradingHours, load
-stamps = 300 * numpy.arange(400)
+stamps = 31_536_000 + 300 * numpy.arange(400)
 prices = 100 + numpy.sin(stamps)
 columns = dict(datetime=stamps, open=prices, high=prices, low=prices, close=prices)
-following = dict(datetime=120_000, open=100, high=100, low=100, close=100)
+following = dict(datetime=31_656_000, open=100, high=100, low=100, close=100)
 on = dict(instrument="Alpha", timeframe="5")
 hours = TradingHours(["00:00-00:00"], "Asia/Kolkata", weekdays=range(7))
-settings = LiveSettings(hours=hours, workers=3, deadline=60, clock=lambda: 120_300)
+settings = LiveSettings(hours=hours, workers=3, deadline=60, clock=lambda: 31_656_300)
 with LiveEngine(load(sys.argv[1]), settings) as engine:
     during = state()
     engine.feed(columns, **on)

@@ -19,7 +19,8 @@ def released() -> Model:
 
 
 def at(model: Model, instrument: str, timeframe: str, account: Account) -> Decision:
-    bars = random_bars(model.contract.bars_needed, seed=1)
+    seconds = model.contract.timeframe_seconds(timeframe)
+    bars = random_bars(model.contract.bars_needed, seed=1, seconds=seconds)
     return model.decide(bars, account, instrument=instrument, timeframe=timeframe)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hrm_runtime import Account, Bars
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 
 
 def random_bars(count: int, seed: int = 0, seconds: int = 300, price: float = 100.0) -> Bars:
@@ -32,7 +33,7 @@ def scaled(bars: Bars, factor: float) -> Bars:
 
 def constant_bars(count: int) -> Bars:
     """Bars 300 s apart whose price never moves."""
-    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+    return Bars(EARLIEST_STAMP + 300 * np.arange(count), *np.full((4, count), 100.0))
 
 
 ACCOUNTS = {

@@ -7,7 +7,7 @@ import numpy as np
 from hrm_runtime import Bars
 
 COLUMNS: dict[str, list[float]] = {
-    "datetime": [300, 600, 900],
+    "datetime": [31_536_300, 31_536_600, 31_536_900],
     "open": [10.0, 11.0, 12.0],
     "high": [11.5, 12.5, 13.5],
     "low": [9.5, 10.5, 11.5],

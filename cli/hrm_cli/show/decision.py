@@ -10,7 +10,8 @@ from rich.text import Text
 
 from hrm_cli.show import console
 from hrm_cli.show.bars import price
-from hrm_runtime import Action, Bars, Decision
+from hrm_runtime import Action, Bars, Contract, Decision
+from hrm_runtime.artifact.unknown import told_unknown
 from hrm_runtime.market.stamps import moment
 
 BAR_WIDTH: Final = 12
@@ -56,7 +57,14 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason.value,
         "latency_ms": decision.latency_ms,
         "model_id": decision.model_id,
+        "unknown": decision.unknown,
     }
+
+
+def unknown(contract: Contract, instrument: str, timeframe: str) -> None:
+    """A line, beside what is printed, about names that an artifact was not trained on."""
+    if told := told_unknown(contract, instrument, timeframe):
+        console.note(told)
 
 
 class Probabilities:

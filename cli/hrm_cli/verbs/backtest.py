@@ -41,6 +41,7 @@ def backtest(
     """Walk through past bars as a live process would have, and account for every trade."""
     from hrm_cli.readers import readers
     from hrm_cli.show import bars, console, draw, progress, report
+    from hrm_cli.show.decision import unknown
     from hrm_runtime import load
     from hrm_runtime.backtest.walk import backtests
     from hrm_runtime.market.series import read_series
@@ -66,6 +67,8 @@ def backtest(
     else:
         report.backtests(found.done)
         bars.skipped(found.skipped)
+    for one in found.done:
+        unknown(model.contract, one.instrument, one.timeframe)
     if picture is not None:
         draw.backtests(found.done, picture)
         console.note(f"wrote {picture}")

@@ -37,7 +37,7 @@ def predict(
 ) -> None:
     """Decide at the close of the newest bar."""
     from hrm_cli.readers import one_series
-    from hrm_cli.show.decision import decision_fields, decisions
+    from hrm_cli.show.decision import decision_fields, decisions, unknown
     from hrm_runtime import load
 
     model = load(artifact)
@@ -48,5 +48,6 @@ def predict(
         print_json(decision_fields(decision))
     else:
         decisions([(name, frame, closed, decision)])
+    unknown(model.contract, name, frame)
     if decision.degraded:
         raise typer.Exit(GATE_FAILED)

@@ -42,6 +42,7 @@ def trace(
     """Draw how the decision at the close of the newest bar comes about, step by step."""
     from hrm_cli.readers import one_series
     from hrm_cli.show import console, draw, report
+    from hrm_cli.show.decision import unknown
     from hrm_runtime import load
     from hrm_runtime.measure.trace import trace as follow
 
@@ -55,6 +56,7 @@ def trace(
         print_json(report.trace_fields(found))
     else:
         report.trace(found)
+    unknown(model.contract, name, frame)
     console.note(f"wrote {picture}")
     if found.decision.degraded:
         raise typer.Exit(GATE_FAILED)

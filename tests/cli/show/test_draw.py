@@ -61,6 +61,7 @@ def trade(side: Side, entered: int, exited: int, ended: Exit) -> Trade:
 WALKED = Backtest(
     instrument="Alpha",
     timeframe="60",
+    unknown=(),
     model_id="abc",
     since=NOON,
     in_sample=False,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Serving
+from live import unknown_allowed
 from rich.console import Console
 from synthetic import random_bars
 from typer.testing import CliRunner
@@ -93,6 +94,7 @@ def fields(one: Backtest) -> dict[str, Any]:
     return {
         "instrument": one.instrument,
         "timeframe": one.timeframe,
+        "unknown": [],
         "model_id": one.model_id,
         "since": one.since,
         "in_sample": one.in_sample,
@@ -306,8 +308,12 @@ def test_the_only_file_is_refused_where_it_cannot_be_walked_and_so_are_all(
         ("Beta_5.csv", "hello", "missing datetime"),
         ("Beta.csv", "datetime", "expected a file named SYMBOL_TIMEFRAME.csv"),
         ("Alpha_5.csv", "datetime", "expected one file per series"),
-        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,1,1\n0,2,2,2,2\n", "one bar per stamp"),
-        ("Beta_5.csv", "datetime,open,high,low,close\n0,1,1,2,1\n", "expected low <= open"),
+        (
+            "Beta_5.csv",
+            "datetime,open,high,low,close\n1e9,1,1,1,1\n1e9,2,2,2,2\n",
+            "one bar per stamp",
+        ),
+        ("Beta_5.csv", "datetime,open,high,low,close\n1e9,1,1,2,1\n", "expected low <= open"),
     ],
     ids=["unreadable", "misnamed", "twice", "conflicting", "impossible"],
 )
@@ -318,6 +324,21 @@ def test_a_file_that_is_wrong_is_not_skipped(
     result = hrm("backtest", ARTIFACT, "--data", data, "--data", tmp_path)
     assert (result.exit_code, result.stdout) == (BAD_INPUT, "")
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["backtest", "trace"])
+def test_a_name_the_artifact_was_not_trained_on_is_told_with_the_closest(
+    verb: str, data: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrm_runtime.load", lambda path: unknown_allowed(model))
+    given = ("--data", data / "Alpha_5.csv", "--instrument", "ALPHA", "--timeframe", "5m")
+    result = hrm(verb, ARTIFACT, *given, "--picture", tmp_path / "some.png")
+    assert result.exit_code == DONE
+    assert result.stderr.count("instrument 'ALPHA' is unknown to the artifact, which decides") == 1
+    assert "the closest is Alpha, which differs in upper and lower case\n" in result.stderr
+    found = answer(verb, ARTIFACT, *given, "--picture", tmp_path / "some.png")
+    told = found["series"][0] if verb == "backtest" else found["decision"]
+    assert told["unknown"] == ["instrument"]
 
 
 def test_since_is_a_day(data: Path) -> None:

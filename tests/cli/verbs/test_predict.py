@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import BAD_INPUT, DONE, GATE_FAILED, Serving, answer, hrm
+from live import unknown_allowed
 
 from hrm_runtime import Account, Reason, load, read_csv
 from hrm_runtime.artifact.decision import hold
@@ -51,6 +52,7 @@ def test_predict_prints_the_decision_of_the_model(
         "degraded": False,
         "reason": "ok",
         "model_id": decision.model_id,
+        "unknown": [],
     }
 
 
@@ -116,6 +118,36 @@ def test_an_unknown_instrument_exits_with_2_and_names_the_known(
     )  # fmt: skip
     assert result.exit_code == BAD_INPUT
     assert "expected one of Alpha, Beta; found 'Gamma'" in result.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_name_the_artifact_was_not_trained_on_is_told_with_the_closest(
+    artifact_folder: Path, bars_folder: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    model = unknown_allowed(load(artifact_folder))
+    monkeypatch.setattr("hrm_runtime.load", lambda path: model)
+    result = hrm(
+        "predict", artifact_folder, "--data", bars_folder / "Alpha_5.csv",
+        "--instrument", "ALPHA", "--timeframe", "5m", *["--json"] * as_json,
+    )  # fmt: skip
+    assert result.exit_code == DONE
+    assert result.stderr == (
+        "instrument 'ALPHA' is unknown to the artifact, which decides for it as for any other: the "
+        "closest is Alpha, which differs in upper and lower case\n"
+    )
+    if as_json:
+        assert json.loads(result.stdout)["unknown"] == ["instrument"]
+
+
+def test_bars_of_another_timeframe_exit_with_2_and_both_lengths(
+    artifact_folder: Path, bars_folder: Path
+) -> None:
+    result = hrm(
+        "predict", artifact_folder, "--data", bars_folder / "Alpha_5.csv", "--timeframe", "15"
+    )
+    assert result.exit_code == BAD_INPUT
+    assert "bars: expected bars of 900 s, found" in result.stderr
+    assert "300 s after it: another timeframe" in result.stderr
 
 
 def test_deciding_needs_no_training_library(

@@ -84,7 +84,7 @@ def test_bars_of_other_names_are_those_of_unknown_ones_where_that_is_allowed(
 ) -> None:
     write_csv(random_bars(300, seed=5), tmp_path / "Gamma_5.csv")
     for read in (bars_windows, unseen_windows):
-        with pytest.raises(DataInvalid, match="Gamma_5: instrument: expected one of Alpha, Beta, "):
+        with pytest.raises(DataInvalid, match="Gamma_5: instrument: expected one of Alpha, Beta; "):
             read(checkpoint, [tmp_path], 12)
     document = checkpoint.settings.model_dump(mode="json")
     network = document["hierarchical_reasoning_model"]
@@ -108,7 +108,7 @@ def test_series_that_give_no_windows_are_named_and_change_nothing(
     assert found[1:-1] == plain[1:-1]
     alpha, gamma = map(str, found[-1])
     assert alpha.startswith("Alpha_15: 50 bars, ")
-    assert gamma.startswith("Gamma_5: instrument: expected one of Alpha, Beta, found 'Gamma'")
+    assert gamma.startswith("Gamma_5: instrument: expected one of Alpha, Beta; found 'Gamma'")
 
 
 @pytest.mark.parametrize("read", [bars_windows, unseen_windows])

@@ -74,9 +74,10 @@ def test_a_copy_elsewhere_decides_the_same(copy_artifact: ArtifactCopy, model: M
 def test_a_loaded_model_no_longer_needs_its_files(copy_artifact: ArtifactCopy) -> None:
     model = load(copy_artifact.path)
     given = {"instrument": "Beta", "timeframe": "15"}
-    before = model.decide(random_bars(205), ACCOUNTS["flat"], **given)
+    bars = random_bars(205, seconds=900)
+    before = model.decide(bars, ACCOUNTS["flat"], **given)
     shutil.rmtree(copy_artifact.path)
-    assert model.decide(random_bars(205), ACCOUNTS["flat"], **given) == before
+    assert model.decide(bars, ACCOUNTS["flat"], **given) == before
 
 
 # what is not there

@@ -273,7 +273,7 @@ def test_only_an_opening_is_rounded(
         ),
         (
             lambda g: replace(g, bars=g.bars[:, :, 1:]),
-            "does not fit the contract: bars: expected at least 205 for one decision, found 204",
+            "does not fit the contract: rows: expected at least 6, found 5",
         ),
         (
             lambda g: replace(g, bars=np.roll(g.bars, 1, axis=0)),
@@ -363,7 +363,7 @@ class Elsewhere(Model):
     def run_segments(self, *arrays: Any, **_: Any) -> list[Outputs]:
         return self.passes
 
-    def decide(self, *arguments: Any, **names: Any) -> Decision:
+    def decide_rows(self, *arguments: Any, **names: Any) -> Decision:
         return next(self.from_bars)
 
 
@@ -450,7 +450,7 @@ class Echo(Model):
     def run_segments(self, *arrays: Any) -> list[Outputs]:
         return list(self.golden.passes)
 
-    def decide(self, *arguments: Any, **names: Any) -> Decision:
+    def decide_rows(self, *arguments: Any, **names: Any) -> Decision:
         return hold(Reason.NON_FINITE, self.id, segments=int(self.golden.segments[0]))
 
 

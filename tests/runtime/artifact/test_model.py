@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from artifact_copy import ArtifactCopy
+from live import unknown_allowed
 from outputs import assert_equal
 from random_windows import Windows
 from synthetic import ACCOUNTS, random_bars
@@ -62,21 +63,22 @@ def test_decide_equals_decide_rows_on_its_rows(
     model: Model, side: str, instrument: str, timeframe: str
 ) -> None:
     names = {"instrument": instrument, "timeframe": timeframe}
-    for end in range(205, len(BARS) + 1, 11):
-        series = rows(BARS[:end], model.contract.features.history_bars)
+    bars = random_bars(260, seed=21, seconds=60 * int(timeframe))
+    for end in range(205, len(bars) + 1, 11):
+        series = rows(bars[:end], model.contract.features.history_bars)
         by_rows = model.decide_rows(series, ACCOUNTS[side], **names)
-        assert bits(model.decide(BARS[:end], ACCOUNTS[side], **names)) == bits(by_rows)
+        assert bits(model.decide(bars[:end], ACCOUNTS[side], **names)) == bits(by_rows)
         assert by_rows.reason is Reason.OK
 
 
 def test_a_decision_is_that_of_its_passes(model: Model, contract: Contract) -> None:
-    account = ACCOUNTS["flat"]
-    window = rows(BARS[-205:], 200)
+    account, bars = ACCOUNTS["flat"], random_bars(260, seed=21, seconds=900)
+    window = rows(bars[-205:], 200)
     given = network_inputs(contract, window, account, contract.instruments["Beta"], 1)
     np.testing.assert_array_equal(given[0], [[row.values for row in window]])
     assert (given[2].tolist(), given[3].tolist()) == ([2], [1])
     expected = decisions(model.run_segments(*given), [account], model.id)[0]
-    assert bits(model.decide(BARS, account, instrument="Beta", timeframe="15")) == bits(expected)
+    assert bits(model.decide(bars, account, instrument="Beta", timeframe="15")) == bits(expected)
 
 
 def test_a_mapping_of_columns_decides_as_its_bars(model: Model) -> None:
@@ -112,7 +114,7 @@ def newest_changed() -> Bars:
 @pytest.mark.parametrize(
     "change",
     [
-        {"bars": newest_changed()},
+        {"window": rows(newest_changed(), 200)},
         {"account": Account.flat(50_000.0)},
         {"account": ACCOUNTS["long"]},
         {"instrument": "Beta"},
@@ -123,8 +125,8 @@ def newest_changed() -> Bars:
 def test_every_part_of_the_input_alone_changes_the_decision(
     model: Model, change: dict[str, Any]
 ) -> None:
-    base = {"bars": BARS, "account": ACCOUNTS["flat"], **ON}
-    one, other = model.decide(**base), model.decide(**{**base, **change})
+    base = {"window": rows(BARS, 200), "account": ACCOUNTS["flat"], **ON}
+    one, other = model.decide_rows(**base), model.decide_rows(**{**base, **change})
     assert one.probabilities != other.probabilities
     assert one.value != other.value
 
@@ -271,14 +273,59 @@ def test_unknown_names_decide_with_id_0_where_allowed(copy_artifact: ArtifactCop
     copy_artifact.reseal(allow_unknown_instrument=True, allow_unknown_timeframe=True)
     model = load(copy_artifact.path)
     contract, account = model.contract, ACCOUNTS["flat"]
-    given = network_inputs(
-        contract, rows(BARS[-205:], 200), account, contract.instruments["unknown"], 0
-    )
+    hours = random_bars(205, seed=21, seconds=3600)
+    given = network_inputs(contract, rows(hours, 200), account, contract.instruments["unknown"], 0)
     assert (given[2].tolist(), given[3].tolist()) == ([0], [0])
     expected = decisions(model.run_segments(*given), [account], model.id)[0]
-    found = model.decide(BARS, account, instrument="Gamma", timeframe="60")
+    found = model.decide(hours, account, instrument="Gamma", timeframe="60")
     assert bits(found) == bits(expected)
-    assert found.probabilities != model.decide(BARS, account, **ON).probabilities
+    assert found.unknown == ("instrument", "timeframe")
+    known = model.decide_rows(rows(hours, 200), account, **ON)
+    assert known.unknown == ()
+    assert found.probabilities != known.probabilities
+
+
+def test_a_decision_that_is_made_as_for_any_other_name_says_so(model: Model) -> None:
+    model = unknown_allowed(model)
+    found = model.decide(BARS, ACCOUNTS["flat"], instrument="ALPHA", timeframe="5")
+    assert found.unknown == ("instrument",)
+    assert found != model.decide(BARS, ACCOUNTS["flat"], **ON)
+    assert ", ok, unknown instrument, id " in repr(found)
+
+
+@pytest.mark.parametrize("timeframe", ["5m", "5min", "05", "M5"])
+def test_every_spelling_of_a_timeframe_gives_the_same_decision(
+    model: Model, timeframe: str
+) -> None:
+    account = ACCOUNTS["long"]
+    found = model.decide(BARS, account, instrument="Alpha", timeframe=timeframe)
+    assert bits(found) == bits(model.decide(BARS, account, **ON))
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize("timeframe", ["tea", "1M", "unknown"])
+def test_a_timeframe_of_unknown_length_is_refused_as_live(model: Model, timeframe: str) -> None:
+    with pytest.raises(UnknownTimeframe, match="the length of its bars must be known"):
+        unknown_allowed(model).decide(
+            BARS, ACCOUNTS["flat"], instrument="Alpha", timeframe=timeframe
+        )
+
+
+@pytest.mark.parametrize(("seconds", "timeframe"), [(300, "15"), (900, "5")])
+def test_bars_of_another_timeframe_are_refused(model: Model, seconds: int, timeframe: str) -> None:
+    bars = random_bars(260, seed=21, seconds=seconds)
+    expected = f"expected bars of {60 * int(timeframe)} s, .* {seconds} s .*: another timeframe$"
+    with pytest.raises(BadBars, match=expected):
+        model.decide(bars, ACCOUNTS["flat"], instrument="Alpha", timeframe=timeframe)
+
+
+def test_bars_before_those_needed_may_be_of_any_timeframe(model: Model) -> None:
+    needed = BARS[-205:]
+    older = {name: column[:40].copy() for name, column in columns(BARS).items()}
+    older["datetime"] = needed.datetime[0] - 60 * np.arange(1, 41)[::-1]
+    both = Bars(**{n: np.concatenate((older[n], c)) for n, c in columns(needed).items()})
+    account = ACCOUNTS["flat"]
+    assert bits(model.decide(both, account, **ON)) == bits(model.decide(needed, account, **ON))
 
 
 # outputs that cannot be trusted

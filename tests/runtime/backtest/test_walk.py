@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live import unknown_allowed
 from synthetic import random_bars
 
 from hrm_runtime import (
@@ -29,22 +30,28 @@ from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.book import Exit
 from hrm_runtime.backtest.bootstrap import interval
 from hrm_runtime.backtest.walk import Backtest, backtest, backtests, decision_bars
-from hrm_runtime.errors import NothingToDecide
+from hrm_runtime.errors import BadBars, NothingToDecide
 from hrm_runtime.market.actions import LEGAL, Side
 from hrm_runtime.market.features import Row, row
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 
 ON = {"instrument": "Alpha", "timeframe": "5"}
 NEEDED = 205
 LONG = 1100
 """Bars among which dice open and close positions dozens of times."""
-LAST_QUIET = 300 * (NEEDED - 1)
+LAST_QUIET = EARLIEST_STAMP + 300 * (NEEDED - 1)
 """The stamp of the first bar that can be decided at."""
+
+
+def at(bar: int) -> int:
+    """The stamp of one of `bars_of`."""
+    return EARLIEST_STAMP + 300 * bar
 
 
 def bars_of(*tail: tuple[float, float], lead: int = NEEDED) -> Bars:
     """Quiet bars at 100 with an ATR of 2, and after them bars with these opens and closes."""
     prices = np.array([(100.0, 100.0)] * lead + list(tail))
-    stamps = 300 * np.arange(len(prices))
+    stamps = EARLIEST_STAMP + 300 * np.arange(len(prices))
     return Bars(stamps, prices[:, 0], prices.max(1) + 1, prices.min(1) - 1, prices[:, 1])
 
 
@@ -375,29 +382,29 @@ def test_host_fills_flatter(contract: Contract) -> None:
     ("since", "first"),
     [
         (None, 250),  # trained until the stamp of bar 250
-        (300 * 250, 250),
-        (300 * 250 + 1, 251),
-        (300 * 298, 298),
-        (300 * 249, 249),
-        (300 * 100, 204),  # the first with its history
+        (at(250), 250),
+        (at(250) + 1, 251),
+        (at(298), 298),
+        (at(249), 249),
+        (at(100), 204),  # the first with its history
         (0, 204),
     ],
 )
 def test_the_first_decision_is_made_where_training_ended_or_from_a_given_moment(
     contract: Contract, since: int | None, first: int
 ) -> None:
-    model = Scripted(contract, trained_until=300 * 250)
+    model = Scripted(contract, trained_until=at(250))
     bars = bars_of(lead=300)
     found = walk(model, bars, since=since)
-    assert [stamp for stamp, _ in model.seen] == [300 * n for n in range(first, 299)]
-    assert found.datetime.tolist() == [300 * n for n in range(first, 300)]
-    assert found.since == (300 * 250 if since is None else since)
+    assert [stamp for stamp, _ in model.seen] == [at(n) for n in range(first, 299)]
+    assert found.datetime.tolist() == [at(n) for n in range(first, 300)]
+    assert found.since == (at(250) if since is None else since)
     assert found.in_sample == (first < 250)
     assert decision_bars(model.contract, bars, **ON, since=since) == range(first, 299)
 
 
 def test_bars_after_training_are_out_of_sample_whatever_since_is(contract: Contract) -> None:
-    model = Scripted(contract, trained_until=300 * 204)
+    model = Scripted(contract, trained_until=at(204))
     assert not walk(model, bars_of(lead=300), since=0).in_sample
 
 
@@ -409,22 +416,22 @@ def test_too_few_bars_are_refused(contract: Contract, count: int) -> None:
         walk(Scripted(contract), bars_of(lead=300)[:count])
 
 
-@pytest.mark.parametrize("since", [300 * 299, 300 * 299 - 1, 1_700_000_000])
+@pytest.mark.parametrize("since", [at(299), at(299) - 1, 1_700_000_000])
 def test_no_bars_from_then_on_are_refused_with_dates(contract: Contract, since: int) -> None:
-    day = "1970-01-02 00:55" if since < 10**6 else "2023-11-14 22:13"
+    day = "1971-01-02 00:55" if since < 10**9 else "2023-11-14 22:13"
     message = (
         rf"Alpha_5: expected at least two bars from {day} UTC on, found the last of 300 at "
-        r"1970-01-02 00:55 UTC; the weights were trained on what was known before "
-        r"1970-01-01 20:50 UTC: give later bars, or an earlier `since`"
+        r"1971-01-02 00:55 UTC; the weights were trained on what was known before "
+        r"1971-01-01 20:50 UTC: give later bars, or an earlier `since`"
     )
     with pytest.raises(NothingToDecide, match=message.replace("00:55 UTC on", r"00:5\d UTC on")):
-        walk(Scripted(contract, trained_until=300 * 250), bars_of(lead=300), since=since)
+        walk(Scripted(contract, trained_until=at(250)), bars_of(lead=300), since=since)
 
 
 def test_bars_that_end_with_the_training_are_refused(contract: Contract) -> None:
-    model = Scripted(contract, trained_until=300 * 300)
+    model = Scripted(contract, trained_until=at(300))
     with pytest.raises(
-        NothingToDecide, match="two bars from 1970-01-02 01:00 UTC on, found the last"
+        NothingToDecide, match="two bars from 1971-01-02 01:00 UTC on, found the last"
     ):
         walk(model, bars_of(lead=300))
 
@@ -449,23 +456,46 @@ def test_a_capital_is_above_zero(contract: Contract, capital: float) -> None:
         walk(Scripted(contract), bars_of(lead=300), capital=capital)
 
 
-def still(count: int = 300) -> Bars:
-    return Bars(300 * np.arange(count), *np.full((4, count), 100.0))
+def still(count: int = 300, seconds: int = 300) -> Bars:
+    return Bars(EARLIEST_STAMP + seconds * np.arange(count), *np.full((4, count), 100.0))
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "told"),
+    [("15", "expected bars of 900 s, found "), ("1m", "expected bars of 60 s, the closest of ")],
+)
+def test_bars_of_another_timeframe_are_refused(model: Model, timeframe: str, told: str) -> None:
+    with pytest.raises(BadBars, match=f"^Alpha_{timeframe}: bars: {told}.* 300 s .*another timefr"):
+        backtest(unknown_allowed(model), random_bars(300), instrument="Alpha", timeframe=timeframe)
+
+
+def test_every_spelling_of_a_timeframe_is_walked_alike(model: Model) -> None:
+    bars = random_bars(300)
+    one, other = (backtest(model, bars, instrument="Alpha", timeframe=t) for t in ("5", "5min"))
+    assert other.equity.tolist() == one.equity.tolist()
+    assert (other.timeframe, other.unknown) == ("5min", ())
+
+
+def test_a_backtest_for_an_unknown_name_says_so(model: Model) -> None:
+    found = backtest(unknown_allowed(model), random_bars(300), instrument="ALPHA", timeframe="5")
+    assert found.unknown == ("instrument",)
 
 
 def test_bars_that_never_move_are_refused(contract: Contract) -> None:
     with pytest.raises(NothingToDecide, match=r"^Alpha_5: expected a price that moves, found 100"):
         walk(Scripted(contract), still())
     moved = still()
-    moved = Bars(moved.datetime, moved.open, moved.high + (moved.datetime == 300), *2 * [moved.low])
+    moved = Bars(
+        moved.datetime, moved.open, moved.high + (moved.datetime == at(1)), *2 * [moved.low]
+    )
     walk(Scripted(contract), moved)  # in the history of the first decision
     with pytest.raises(NothingToDecide, match="expected a price that moves"):
-        walk(Scripted(contract), moved, since=300 * 206)
+        walk(Scripted(contract), moved, since=at(206))
 
 
 # several series
 
-TRAINED_UNTIL = 300 * 220
+TRAINED_UNTIL = at(220)
 
 
 @pytest.fixture
@@ -482,13 +512,17 @@ UNSUITABLE: dict[tuple[str, str], tuple[Bars, type[Exception], str]] = {
         TooFewBars,
         "expected at least 206 bars, 205 behind one decision and one to execute it at, found 205",
     ),
-    ("Beta", "15"): (still(), NothingToDecide, "expected a price that moves, found 100 always"),
+    ("Beta", "15"): (
+        still(seconds=900),
+        NothingToDecide,
+        "expected a price that moves, found 100 always",
+    ),
     ("Beta", "5"): (
         bars_of(lead=220),
         NothingToDecide,
         (
-            "expected at least two bars from 1970-01-01 18:20 UTC on, found the last of 220 at "
-            "1970-01-01 18:15 UTC; the weights were trained on what was known before 1970-01-01 "
+            "expected at least two bars from 1971-01-01 18:20 UTC on, found the last of 220 at "
+            "1971-01-01 18:15 UTC; the weights were trained on what was known before 1971-01-01 "
             "18:20 UTC: give later bars, or an earlier `since` to look at what they have seen"
         ),
     ),

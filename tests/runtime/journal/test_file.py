@@ -110,7 +110,7 @@ TIMES = st.one_of(st.floats(), FINITE)
 
 PRICES = st.floats(1e-12, 1e12)
 
-STAMPS = st.integers(0, 10**11 - 1)
+STAMPS = st.integers(31_536_000, 10**11 - 1)
 
 LINES = st.tuples(TEXTS, TEXTS)
 

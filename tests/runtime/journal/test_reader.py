@@ -285,7 +285,7 @@ def test_missing_settings_are_refused(file: Path, name: str, why: str) -> None:
         ("UPDATE feed SET snapshot = -1", "feed 4: snapshot: expected one of 0, .*, 4, found -1"),
         ("UPDATE feed SET snapshot = 4", "feed 4: bars: expected none of a dropped st.* found 30"),
         ("UPDATE feed SET bars = zeroblob(41)", "feed 4: bars: expected five columns of float64"),
-        ("UPDATE feed SET bars = zeroblob(40)", "feed 4: bars: expected finite prices"),
+        ("UPDATE feed SET bars = zeroblob(40)", "feed 4: bars: expected datetime"),
         ("UPDATE decision SET action = 'SELL'", "decision 11: action: .* found 'SELL'"),
         ("UPDATE decision SET reason = ''", "decision 11: reason: expected one of ok"),
         ("UPDATE decision SET value = 'x'", "decision 11: value: found str"),

@@ -60,7 +60,7 @@ def desk(parts: Parts) -> Callable[..., Desk]:
 
     def made(do: Do | None = None, deadline: float = 60.0, strict: bool = False) -> Desk:
         answered = do or (lambda ask: parts.answers.give(ask, MADE))
-        return Desk(Doing(answered), parts.answers, deadline, strict)
+        return Desk(Doing(answered), parts.streams, parts.answers, deadline, strict)
 
     return made
 

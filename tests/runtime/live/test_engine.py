@@ -350,6 +350,7 @@ SECONDS = "expected seconds, found"
         ({"markets": {5: TradingHours()}}, "^markets: expected names of instruments, found 5$"),
         ({"markets": {"Beta": None}}, r"^markets\['Beta'\]: expected TradingHours, found None$"),
         ({"stale_after": 60}, "stale_after: expected seconds by timeframe, found 60"),
+        ({"stale_after": {5: 60}}, "stale_after: expected seconds by timeframe, found {5: 60}"),
         ({"kill_file": 3}, "kill_file: expected a path, found 3"),
         ({"clock": 1.0}, "clock: expected a callable, found 1.0"),
     ],

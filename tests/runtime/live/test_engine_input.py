@@ -79,10 +79,11 @@ BAD_BARS = {
     "a minute": (
         bar(datetime=BEFORE.datetime + 60),
         "bad_input",
-        "expected bars of 300 s, found .* 05:11 UTC within that of .* 05:10 UTC: another",
+        "expected bars of 300 s, found .* 05:11 UTC within that of .* 05:10 UTC, 60 s after",
     ),
     "old": (bar_at(BARS, -3), "out_of_order", "bar: expected one after 2023-11-22 05:10 UTC, fou"),
-    "before all": (bar(datetime=0), "out_of_order", "found 1970-01-01 00:00 UTC; to fill a hole"),
+    "before all": (bar(datetime=31_536_000), "out_of_order", "found 1971-01-01 00:00 UTC; to fill"),
+    "a counter": (bar(datetime=7), "bad_input", "found 7 in row 0, which looks like a counter, or"),
     "future": (bar(datetime=NEWEST.datetime + 300), "future", "which closes at 2023-11-22 05:25 U"),
     "far future": (bar(datetime=10**11 - 1), "future", "expected one closed by 2023-11-22 05:20 U"),
 }

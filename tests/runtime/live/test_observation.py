@@ -75,7 +75,7 @@ def test_a_bar_is_shown_by_prices_within_half_a_tick_and_by_its_stamp_if_there_i
             require_shown(NEWEST, {**SHOWN, name: value}, tick=0.05)
 
 
-SMALL = Bars([0], [1.20e-5], [1.25e-5], [1.15e-5], [1.22e-5]).newest()
+SMALL = Bars([31_536_000], [1.20e-5], [1.25e-5], [1.15e-5], [1.22e-5]).newest()
 """Of a coin whose tick nobody declared: a default is 4,000 times its price."""
 
 

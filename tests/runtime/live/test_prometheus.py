@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from live import unknown_allowed
 from synthetic import ACCOUNTS, random_bars
 
 from hrm_runtime import BadInput, LiveEngine, LiveSettings, Model
@@ -66,6 +67,7 @@ def test_metrics_are_what_health_says(engine: LiveEngine, registry: Any) -> None
     assert value("hrm_waiting") == 0
     assert value("hrm_bar_age_seconds", LINE) == 0
     assert value("hrm_stream_ready", LINE) == 1
+    assert value("hrm_stream_unknown", LINE) == 0
     assert value("hrm_resident_bytes") > 1e6
     assert value("hrm_self_test_seconds") > 0
 
@@ -77,6 +79,15 @@ def test_a_stream_that_was_dropped_has_no_metrics(engine: LiveEngine, registry: 
     for name in ("hrm_bar_age_seconds", "hrm_stream_ready"):
         assert registry.get_sample_value(name, LINE) is None
         assert registry.get_sample_value(name, {**LINE, "instrument": "Beta"}) == 0
+
+
+def test_a_stream_of_unknown_names_is_told(engine: LiveEngine, model: Model, registry: Any) -> None:
+    engine.use(unknown_allowed(model))
+    for instrument in ("Alpha", "ALPHA"):
+        engine.feed(random_bars(5, seed=5), instrument=instrument, timeframe="5m")
+    value = registry.get_sample_value
+    assert value("hrm_stream_unknown", LINE) == 0
+    assert value("hrm_stream_unknown", {"instrument": "ALPHA", "timeframe": "5"}) == 1
 
 
 def test_latencies_are_a_cumulative_histogram(engine: LiveEngine, registry: Any) -> None:
@@ -114,7 +125,7 @@ def test_engines_of_one_process_are_told_apart_by_their_names(model: Model, regi
         engine.feed(random_bars(5, seed=5), **LINE)
     text = exposition.generate_latest(registry).decode()
     families = [family.name for family in parser.text_string_to_metric_families(text)]
-    assert len(set(families)) == len(families) == 17
+    assert len(set(families)) == len(families) == 18
     value = registry.get_sample_value
     for name, serving in (("index", 1), ("coins", 0)):
         assert value("hrm_serving", {"engine": name}) == serving

@@ -24,7 +24,7 @@ from live import (
     raising,
     set_to,
 )
-from replayed import FED, LONG, NOON, Record, committed, counts, fed, tell
+from replayed import FED, LONG, NOON, Record, committed, counts, edit, fed, tell
 from synthetic import random_bars
 
 from hrm_runtime import BadInput, Bar, Model, Reason, TradingHours
@@ -116,6 +116,20 @@ def test_a_refused_bar_is_refused_again(
         clock.now = bar.datetime + 300.0
         assert engine.decide(edit(bar), FLAT, **ON).reason == reason
         assert tell(engine, bar).reason is Reason.OK
+    assert counts(replay(folder, [model])) == (1, 1, 0, 0)
+
+
+def test_a_bar_that_was_refused_with_a_stamp_that_now_is_none_is_passed_over(
+    record: Record, model: Model, folder: Path, clock: Clock
+) -> None:
+    """It was out of order when a stamp of 1970 was one."""
+    bar = bar_at(BARS, FED)
+    with record() as engine:
+        fed(engine)
+        clock.now = bar.datetime + 300.0
+        assert engine.decide(bar_at(BARS, FED - 3), FLAT, **ON).reason is Reason.OUT_OF_ORDER
+        assert tell(engine, bar).reason is Reason.OK
+    edit(folder, "UPDATE bar SET datetime = 300 WHERE reason = 'out_of_order'")
     assert counts(replay(folder, [model])) == (1, 1, 0, 0)
 
 

@@ -159,6 +159,7 @@ def test_a_series_tells_how_it_is(streams: Streams, contract: Contract) -> None:
         ready=True,
         reason=Reason.STALE,
         message="too late",
+        unknown=None,
     )
 
 

@@ -114,19 +114,23 @@ def test_two_different_bars_with_one_stamp_are_refused(name: str) -> None:
     order = [0, 1, 1, 2]
     column = [COLUMNS[name][i] for i in order]
     column[2] += 0.25
-    with pytest.raises(BadBars, match=rf"one bar per stamp; at 600 two differ.*{name}'"):
+    with pytest.raises(BadBars, match=rf"one bar per stamp; at 31536600 two differ.*{name}'"):
         picked(order, **{name: column})
 
 
 def test_a_conflict_is_found_between_a_pair_of_equals() -> None:
-    with pytest.raises(BadBars, match=r"at 600 two differ: .*'open': 11\.0.* and .*'open': 11\.5"):
+    with pytest.raises(
+        BadBars, match=r"at 31536600 two differ: .*'open': 11\.0.* and .*'open': 11\.5"
+    ):
         picked([0, 1, 1, 1, 2], open=[10.0, 11.0, 11.5, 11.0, 12.0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -11.0, 1e-13, 1e13])
 @pytest.mark.parametrize("name", ["open", "high", "low", "close"])
 def test_a_price_out_of_range_is_refused_with_its_stamp(name: str, value: float) -> None:
-    with pytest.raises(BadBars, match=r"finite prices between 1e-12 and 1e\+12; found .* at 600"):
+    with pytest.raises(
+        BadBars, match=r"finite prices between 1e-12 and 1e\+12; found .* at 31536600"
+    ):
         with_value(name, value)
 
 
@@ -134,7 +138,7 @@ def test_a_price_out_of_range_is_refused_with_its_stamp(name: str, value: float)
     ("name", "value"), [("high", 11.9), ("low", 11.1), ("open", 13.0), ("close", 10.0)]
 )
 def test_a_bar_that_does_not_enclose_its_body_is_refused(name: str, value: float) -> None:
-    with pytest.raises(BadBars, match=r"low <= open, close <= high; found .*at 600"):
+    with pytest.raises(BadBars, match=r"low <= open, close <= high; found .*at 31536600"):
         with_value(name, value)
 
 
@@ -142,11 +146,13 @@ def test_a_bar_that_does_not_enclose_its_body_is_refused(name: str, value: float
 def test_a_high_or_low_that_rounding_parts_from_the_body_is_put_onto_it(factor: float) -> None:
     prices = {"open": [1.1], "high": [np.nextafter(1.3, 0)], "low": [np.nextafter(1.1, 2)],
               "close": [1.3]}  # fmt: skip
-    made = Bars([0], **{name: factor * np.array(column) for name, column in prices.items()})
+    made = Bars(
+        [31_536_000], **{name: factor * np.array(column) for name, column in prices.items()}
+    )
     assert (made.high[0], made.low[0]) == (made.close[0], made.open[0])
     prices["high"] = [1.3 - 1e-8]
-    with pytest.raises(BadBars, match=r"high 1\.29999999, low 1\.1, close 1\.3 at 0"):
-        Bars([0], **{**prices, "low": [1.1]})
+    with pytest.raises(BadBars, match=r"high 1\.29999999, low 1\.1, close 1\.3 at 31536000"):
+        Bars([31_536_000], **{**prices, "low": [1.1]})
 
 
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, None])
@@ -159,7 +165,7 @@ def test_a_volume_that_is_none_is_not_known(value: float | None) -> None:
 @pytest.mark.parametrize(
     ("stamp", "shown"),
     [
-        (600.5, r"600\.5"),
+        (31_536_600.5, r"31536600\.5"),
         (1_700_000_000_000, "1700000000000"),
         (-300, "-300"),
         (np.nan, "nan"),
@@ -222,7 +228,7 @@ def test_an_empty_mapping_has_no_columns() -> None:
 
 # one bar
 
-ONE = Bar(600, 11.0, 12.5, 10.5, 12.0, 7.0)
+ONE = Bar(31_536_600, 11.0, 12.5, 10.5, 12.0, 7.0)
 
 
 @pytest.mark.parametrize("volume", [7.0, 0.0, None])
@@ -240,7 +246,7 @@ def test_one_bar_becomes_bars_and_is_the_newest_of_them(
 
 
 def test_a_bar_has_no_volume_unless_it_is_given() -> None:
-    assert Bar(600, 11.0, 12.5, 10.5, 12.0) == ONE._replace(volume=None)
+    assert Bar(31_536_600, 11.0, 12.5, 10.5, 12.0) == ONE._replace(volume=None)
 
 
 def test_a_mapping_of_one_bar_is_read_by_name_and_others_are_ignored() -> None:
@@ -264,7 +270,7 @@ def test_numpy_scalars_are_values_of_a_bar(kind: Callable[[float], Any]) -> None
 
 
 def test_the_newest_is_the_last_by_stamp() -> None:
-    assert picked([2, 0, 1]).newest() == Bar(900, 12.0, 13.5, 11.5, 13.0, 9.0)
+    assert picked([2, 0, 1]).newest() == Bar(31_536_900, 12.0, 13.5, 11.5, 13.0, 9.0)
     assert bars(volume=None)[:2].newest() == ONE._replace(volume=None)
 
 
@@ -277,8 +283,8 @@ def test_the_newest_is_the_last_by_stamp() -> None:
         (bars(), "^bar: expected a Bar or a mapping, found Bars$"),
         ({}, "missing datetime, open, high, low, close; found none"),
         (ONE._replace(close=None), "missing close; found datetime, open, high, low, volume"),
-        (ONE._replace(close=np.nan), "expected finite prices .* at 600"),
-        (ONE._replace(high=11.5), "expected low <= open, close <= high; found .* at 600"),
+        (ONE._replace(close=np.nan), "expected finite prices .* at 31536600"),
+        (ONE._replace(high=11.5), "expected low <= open, close <= high; found .* at 31536600"),
         (ONE._replace(datetime=600_000_000_000), "expected datetime in whole epoch seconds"),
         (ONE._replace(open="11.0"), "expected numbers in column open: found <U4"),
         (COLUMNS, "expected column datetime to have one axis, found 2"),
@@ -369,7 +375,7 @@ def test_a_frame_is_read_by_its_column_names() -> None:
         "open": [1.5],
         "high": [3.0],
         "low": [1.0],
-        "datetime": [60],
+        "datetime": [31_536_060],
         "x": [9],
     }
     bars = Bars.of(Frame({**columns, "x": [9]}))  # type: ignore[arg-type]

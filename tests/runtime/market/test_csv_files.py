@@ -39,11 +39,11 @@ def test_a_feed_s_file_is_read_by_column_name(tmp_path: Path) -> None:
     path = write(
         tmp_path / "feed.csv",
         "\ufeff,datetime, close ,high,low,open,symbol,volume\r\n"
-        "1,600,12,12.5,10.5,11,Nifty 50,7\r\n"
-        "0,300,11,11.5,9.5,10,Nifty 50,0\r\n"
+        "1,31536600,12,12.5,10.5,11,Nifty 50,7\r\n"
+        "0,31536300,11,11.5,9.5,10,Nifty 50,0\r\n"
         "\r\n"
-        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n"
-        "2,900,13,13.5,11.5,12,Nifty 50,9\r\n",
+        "2,31536900,13,13.5,11.5,12,Nifty 50,9\r\n"
+        "2,31536900,13,13.5,11.5,12,Nifty 50,9\r\n",
     )
     read = read_csv(path)
     assert content(read) == COLUMNS
@@ -51,8 +51,8 @@ def test_a_feed_s_file_is_read_by_column_name(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
-    path = write(tmp_path / "excel.csv", "\ufeffdatetime,open,high,low,close\n300,1,3,0.5,2\n")
-    assert_equal(read_csv(path), Bars([300], [1.0], [3.0], [0.5], [2.0]))
+    path = write(tmp_path / "excel.csv", "\ufeffdatetime,open,high,low,close\n31536300,1,3,0.5,2\n")
+    assert_equal(read_csv(path), Bars([31_536_300], [1.0], [3.0], [0.5], [2.0]))
 
 
 def test_a_header_alone_is_no_bars(tmp_path: Path) -> None:
@@ -66,29 +66,32 @@ HEADER = "datetime,open,high,low,close\n"
     ("text", "message"),
     [
         ("", "expected a header such as datetime,open,.* found an empty file or first line"),
-        ("\n300,1,1,1,1\n", "found an empty file or first line"),
+        ("\n31536300,1,1,1,1\n", "found an empty file or first line"),
         ("datetime,open,high,low\n1,1,1,1\n", "missing close; found datetime, open, high, low"),
         (
-            HEADER + "300,1,1,1,1\n600,1,1,1,one\n",
+            HEADER + "31536300,1,1,1,1\n31536600,1,1,1,one\n",
             "line 3, column close: expected a number, found 'one'",
         ),
         (
-            HEADER + "300,1,1,1,\n",
+            HEADER + "31536300,1,1,1,\n",
             "line 2, column close: expected a number, found an empty cell; fill it or drop the",
         ),
-        (HEADER + "300,1,1\n", "line 2: expected 5 cells as in the header, found 3"),
-        (HEADER + "\n300,1,1,nan,1\n", "line 3, column low: expected a finite .* found nan; fill"),
-        (HEADER + "300,1,1,1,-inf\n", "line 2, column close: expected a finite .* found -inf"),
+        (HEADER + "31536300,1,1\n", "line 2: expected 5 cells as in the header, found 3"),
         (
-            HEADER + '300,1,"1,5",1,1\n',
+            HEADER + "\n31536300,1,1,nan,1\n",
+            "line 3, column low: expected a finite .* found nan; fill",
+        ),
+        (HEADER + "31536300,1,1,1,-inf\n", "line 2, column close: expected a finite .* found -inf"),
+        (
+            HEADER + '31536300,1,"1,5",1,1\n',
             "line 2, column high: expected a number with a decimal point, found '1,5'",
         ),
         (
-            HEADER + "300,1,1,5,1,1\n",
+            HEADER + "31536300,1,1,5,1,1\n",
             "line 2: expected 5 cells as in the header, found 6; write .* with a decimal point",
         ),
         (
-            HEADER.replace(",", ";") + "300;1;1;1;1\n",
+            HEADER.replace(",", ";") + "31536300;1;1;1;1\n",
             (
                 r"line 1: expected columns separated by commas, found ';'; .*read_csv\(FILE, "
                 r"sep=';'\)\.to_csv\(FILE, index=False\), and decimal=','"
@@ -96,7 +99,7 @@ HEADER = "datetime,open,high,low,close\n"
         ),
         (HEADER.replace(",", "\t"), r"separated by commas, found '\\t'; .*sep='\\t'"),
         (
-            "300,1,1,1,1\n",
+            "31536300,1,1,1,1\n",
             (
                 "line 1: expected a header, found the numbers of a bar; write datetime,"
                 "open,high,low,close, or"
@@ -107,18 +110,18 @@ HEADER = "datetime,open,high,low,close\n"
         (
             HEADER + "1704167100000,1,1,1,1\n",
             (
-                r"line 2, column datetime: expected datetime in whole epoch seconds \(UTC\) below "
-                r"100000000000; found 1704167100000, which looks like milliseconds: "
-                r"divide by 10\*\*3"
+                r"line 2, column datetime: expected datetime in whole epoch seconds \(UTC\) from "
+                r"31536000 \(1971\) and below 100000000000; found 1704167100000, which "
+                r"looks like milliseconds: divide by 10\*\*3"
             ),
         ),
         (HEADER + "1704167100000000,1,1,1,1\n", r"microseconds: divide by 10\*\*6"),
         (HEADER + "1704167100000000000,1,1,1,1\n", r"nanoseconds: divide by 10\*\*9"),
         (HEADER + "1e30,1,1,1,1\n", r"column datetime: .*; found 1e\+30$"),
-        (HEADER + "300.5,1,1,1,1\n", r"column datetime: .*; found 300\.5$"),
+        (HEADER + "31536300.5,1,1,1,1\n", r"column datetime: .*; found 31536300\.5$"),
         (HEADER + "noon,1,1,1,1\n", r"expected epoch seconds \(UTC\), found 'noon'; mend it or"),
-        (HEADER + "300,1,1,1,1\n300,2,2,2,2\n", "at 300 two differ"),
-        (HEADER + "300," + "1" * 200_000 + ",1,1,1\n", "readable CSV file: field larger than"),
+        (HEADER + "31536300,1,1,1,1\n31536300,2,2,2,2\n", "at 31536300 two differ"),
+        (HEADER + "31536300," + "1" * 200_000 + ",1,1,1\n", "readable CSV file: field larger than"),
     ],
     ids=[
         "empty",
@@ -155,7 +158,7 @@ def test_a_file_that_is_not_bars_is_named_with_the_reason(
 
 @pytest.mark.parametrize(
     "content",
-    [HEADER.encode() + b"300,1,1,1,1\xe9\n", bytes(range(256))],
+    [HEADER.encode() + b"31536300,1,1,1,1\xe9\n", bytes(range(256))],
     ids=["latin-1", "binary"],
 )
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:

@@ -133,7 +133,7 @@ def test_a_row_carries_its_bar_s_stamp_close_and_atr_in_currency() -> None:
         datetime(2025, 1, 10, 3, 45, tzinfo=UTC),  # a Friday, 09:15 in India
         datetime(2024, 2, 29, 23, 59, 59, tzinfo=UTC),
         datetime(2023, 11, 13, 0, 0, tzinfo=UTC),  # a Monday
-        datetime(1970, 1, 5, 0, 0, tzinfo=UTC),
+        datetime(1971, 1, 4, 0, 0, tzinfo=UTC),
         datetime(2026, 3, 1, 12, 0, tzinfo=UTC),  # a Sunday
         datetime(2100, 7, 31, 6, 30, 15, tzinfo=UTC),
     ],

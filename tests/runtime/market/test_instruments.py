@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from hrm_runtime import Contract
-from hrm_runtime.market.instruments import UNKNOWN, Instrument, name_of, seconds_of
+from hrm_runtime.market.instruments import UNKNOWN, Instrument, name_of
 
 
 @pytest.mark.parametrize(
@@ -26,26 +26,3 @@ def test_a_lot_of_an_index_costs_its_premium(kind: Any, cost: float) -> None:
         id=1, type=kind, lot_size=75, tick_size=0.05, premium_min=0.01, premium_max=0.02
     )
     assert facts.cost_per_lot(23_500.0) == pytest.approx(cost, rel=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("name", "seconds"),
-    [
-        ("1", 60),
-        ("5", 300),
-        ("15", 900),
-        ("60", 3600),
-        ("1440", 86_400),
-        ("05", 300),
-        ("D", 86_400),
-    ],
-)
-def test_a_name_says_how_long_its_bars_are(name: str, seconds: int) -> None:
-    assert seconds_of(name) == seconds
-
-
-@pytest.mark.parametrize(
-    "name", ["", "0", "000", "-5", "+5", "5m", "1.5", " 5", "5_0", "d", "W", "\u0665", "\u00b2"]
-)
-def test_a_name_that_says_no_length_has_none(name: str) -> None:
-    assert seconds_of(name) is None

@@ -130,6 +130,22 @@ def test_one_series_in_two_files_is_refused(tmp_path: Path) -> None:
         read_series([tmp_path, tmp_path / "Nifty_5.csv"])
 
 
+@pytest.mark.parametrize("other", ["Nifty_5m.csv", "Nifty_05.csv", "Nifty_M5.csv"])
+def test_one_series_under_two_spellings_of_its_timeframe_is_refused(
+    tmp_path: Path, other: str
+) -> None:
+    for name in ("Nifty_5.csv", other):
+        write_csv(bars(), tmp_path / name)
+    with pytest.raises(BadBars, match=r"one file per series, .*Nifty_\w+\.csv holds it too"):
+        read_series(tmp_path)
+
+
+def test_a_series_is_called_as_its_file_is(tmp_path: Path) -> None:
+    for name in ("Nifty_5m.csv", "Nifty_1M.csv", "Nifty_1h.csv"):
+        write_csv(bars(), tmp_path / name)
+    assert list(read_series(tmp_path)) == [("Nifty", "1M"), ("Nifty", "1h"), ("Nifty", "5m")]
+
+
 def test_one_series_under_two_spellings_is_refused(tmp_path: Path) -> None:
     for name in ("EUR%2FUSD_60.csv", "EUR%2fUSD_60.csv"):
         write_csv(bars(), tmp_path / name)

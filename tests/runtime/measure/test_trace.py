@@ -25,7 +25,7 @@ from hrm_runtime.artifact.segments import Outputs
 from hrm_runtime.market.features import rows
 from hrm_runtime.measure.trace import Trace, trace
 
-BARS = random_bars(260, seed=21)
+BARS = random_bars(260, seed=21, seconds=900)
 ON = {"instrument": "Beta", "timeframe": "15"}
 
 

@@ -41,7 +41,7 @@ def flat_then(last: float, count: int = 40) -> Bars:
     close = np.full(count, 100.0)
     close[-1] = last
     opening = np.full(count, 100.0)
-    stamps = 300 * np.arange(count)
+    stamps = 31_536_000 + 300 * np.arange(count)
     return Bars(stamps, opening, np.maximum(opening, close), np.minimum(opening, close), close)
 
 

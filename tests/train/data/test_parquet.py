@@ -26,7 +26,7 @@ from hrm_train.settings import Settings
 MakeSettings = Callable[..., Settings]
 
 COLUMNS: dict[str, list[float]] = {
-    "datetime": [300, 600, 900],
+    "datetime": [31_536_300, 31_536_600, 31_536_900],
     "open": [10.0, 11.0, 12.0],
     "high": [11.5, 12.5, 13.5],
     "low": [9.5, 10.5, 11.5],
@@ -124,7 +124,7 @@ def test_a_column_of_any_kind_of_number_is_read(kind: Any, tmp_path: Path) -> No
     columns = {
         **COLUMNS,
         "close": close,
-        "datetime": polars.Series([300, 600, 900]).cast(polars.Int32),
+        "datetime": polars.Series([31_536_300, 31_536_600, 31_536_900]).cast(polars.Int32),
     }
     assert_same(read_parquet(write(tmp_path / "x.parquet", columns)), Bars(**COLUMNS))
 
@@ -152,18 +152,27 @@ DAY = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
         ({"close": None}, "missing close; found datetime, open, high, low, volume"),
         ({"datetime": [DAY] * 3}, "integers in column datetime, whole epoch seconds .* Datetime"),
         ({"datetime": [DAY.date()] * 3}, "integers in column datetime, .*; found Date"),
-        ({"datetime": [300.0, 600.0, 900.0]}, "integers in column datetime, .*; found Float64"),
+        (
+            {"datetime": [31_536_300.0, 31_536_600.0, 31_536_900.0]},
+            "integers in column datetime, .*; found Float64",
+        ),
         ({"datetime": ["300", "600", "900"]}, "integers in column datetime, .*; found String"),
         ({"datetime": [3 * 10**11, 1, 2]}, "whole epoch seconds .* found 300000000000 in row 0"),
-        ({"datetime": [300, None, 900]}, "row 1: expected a number .*: found null in datetime"),
+        (
+            {"datetime": [31_536_300, None, 31_536_900]},
+            "row 1: expected a number .*: found null in datetime",
+        ),
         ({"close": [11.0, 12.0, None]}, "row 2: expected a number .*: found null in close"),
         ({"open": [None] * 3}, "expected numbers in column open: found Null"),
         ({"open": ["10", "11", "12"]}, "expected numbers in column open: found String"),
         ({"open": [True] * 3}, "expected numbers in column open: found Boolean"),
         ({"open": [[10.0]] * 3}, r"expected numbers in column open: found List\(Float64\)"),
-        ({"open": [10.0, float("nan"), 12.0]}, "expected finite prices .* at 600"),
-        ({"low": [9.5, 12.5, 11.5]}, "low <= open, close <= high; found .* at 600"),
-        ({"datetime": [300, 600, 600]}, "one bar per stamp; at 600 two differ"),
+        ({"open": [10.0, float("nan"), 12.0]}, "expected finite prices .* at 31536600"),
+        ({"low": [9.5, 12.5, 11.5]}, "low <= open, close <= high; found .* at 31536600"),
+        (
+            {"datetime": [31_536_300, 31_536_600, 31_536_600]},
+            "one bar per stamp; at 31536600 two differ",
+        ),
     ],
 )
 def test_what_is_no_bars_is_refused_by_file_and_reason(

@@ -15,11 +15,12 @@ from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Instrument, Timeframe
 from hrm_runtime.market.series import SkippedSeries
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 from hrm_train.data.preparation import load_or_prepare, prepare, prepare_series
 from hrm_train.data.prepared import Prepared, skipped_of
 from hrm_train.data.vocabulary import Vocabulary
 from hrm_train.errors import DataInvalid, SettingsInvalid
-from hrm_train.settings import Settings
+from hrm_train.settings import Settings, TimeframeFacts
 
 MakeSettings = Callable[..., Settings]
 AllSeries = dict[tuple[str, str], Bars]
@@ -107,10 +108,10 @@ def test_names_outside_a_given_vocabulary_are_skipped_where_they_are_not_allowed
     prepared = prepare_series(settings, series, known)
     reports = {f"{one.instrument}_{one.timeframe}": one for one in prepared.manifest.series}
     assert [name for name, one in reports.items() if one.samples] == made
-    end = ", which the checkpoint does not know, nor does it allow unknown ones"
+    end = ", which the checkpoint does not know; nor does it allow unknown ones"
     reasons = {
-        "Reliance_5": f"instrument: expected one of Aaa, Nifty, found 'Reliance'{end}",
-        "Nifty_15": f"timeframe: expected one of 5, found '15'{end}",
+        "Reliance_5": f"instrument: expected one of Aaa, Nifty; found 'Reliance'{end}",
+        "Nifty_15": f"timeframe: expected one of 5; found '15'{end}",
         "Nifty_5": None,
     }
     assert {name: one.skipped for name, one in reports.items()} == reasons | dict.fromkeys(made)
@@ -123,7 +124,7 @@ def test_bars_of_a_name_that_is_skipped_must_still_be_of_their_timeframe(
     settings: Settings, series: AllSeries
 ) -> None:
     known = Vocabulary.of(settings, series)
-    with pytest.raises(DataInvalid, match="Other_15: expected bars 900 s apart"):
+    with pytest.raises(DataInvalid, match="Other_15: bars: expected bars of 900 s, found"):
         prepare_series(settings, {**series, ("Other", "15"): random_bars(NEEDED)}, known)
 
 
@@ -148,8 +149,8 @@ def test_a_series_of_an_undeclared_timeframe_is_skipped_and_named(
     weekly = {("Nifty", "weekly"): random_bars(NEEDED)}
     prepared = prepare_series(settings, series | weekly, known)
     reason = (
-        "timeframes.weekly: expected its seconds to be declared, since 'weekly' is neither a "
-        "number of minutes nor D"
+        "timeframes.weekly: expected its seconds to be declared, a week at most, or a name such as "
+        "5, 5m, 5min, 1h, D, 1d or W, since 'weekly' says no length"
     )
     assert skipped_of(prepared.manifest.series) == (SkippedSeries("Nifty", "weekly", reason),)
     assert set(prepared.manifest.vocabulary.timeframes) == {"15", "5"}
@@ -227,7 +228,7 @@ def test_a_series_that_is_too_short_or_stands_still_is_skipped_and_named(
 
 def test_no_series_left_is_an_error_that_names_them_all(settings: Settings) -> None:
     given = {("Short", "5"): random_bars(20), ("Still", "15"): constant_bars(300)}
-    given["Still", "15"] = Bars(900 * np.arange(300), *np.full((4, 300), 100.0))
+    given["Still", "15"] = Bars(EARLIEST_STAMP + 900 * np.arange(300), *np.full((4, 300), 100.0))
     message = (
         "expected at least one series that something can be done with, found none: "
         f"Short_5: 20 bars, {NEEDED} needed; Still_15: the price never moves"
@@ -236,18 +237,70 @@ def test_no_series_left_is_an_error_that_names_them_all(settings: Settings) -> N
         prepare_series(settings, given)
 
 
-@pytest.mark.parametrize(("named", "seconds"), [("5", 900), ("15", 300), ("60", 2_699)])
+@pytest.mark.parametrize(
+    ("named", "seconds"), [("5", 900), ("15", 300), ("1h", 3_599), ("60", 86_400)]
+)
 def test_bars_of_another_timeframe_than_their_files_name_are_refused(
     named: str, seconds: int, settings: Settings
 ) -> None:
-    message = f"Nifty_{named}: expected bars {60 * int(named)} s apart, the closest are {seconds} s"
+    called = "60" if named == "1h" else named
+    message = (
+        rf"^Nifty_{called}: bars: expected bars of {60 * int(called)} s, .* {seconds} s .*: "
+        "another timeframe; the file is named after another, or its seconds are wrong$"
+    )
     with pytest.raises(DataInvalid, match=message):
         prepare_series(settings, {("Nifty", named): random_bars(NEEDED, seconds=seconds)})
 
 
-def test_bars_almost_a_timeframe_apart_are_taken(settings: Settings) -> None:
-    prepared = prepare_series(settings, {("Nifty", "60"): random_bars(NEEDED, seconds=2_700)})
-    assert prepared.manifest.vocabulary.timeframes["60"].seconds == 3_600
+def test_hours_whose_first_is_cut_are_taken(settings: Settings) -> None:
+    """As vendors give them for a session from 09:30: 09:30, 10:00, 11:00, ..."""
+    bars = random_bars(NEEDED, seconds=3_600)
+    clock = np.array([0, 1_800, 5_400, 9_000, 12_600, 16_200, 19_800])
+    day, bar = np.divmod(np.arange(NEEDED), len(clock))
+    bars = Bars(
+        1_700_000_000 + 86_400 * day + clock[bar], bars.open, bars.high, bars.low, bars.close
+    )
+    prepared = prepare_series(settings, {("Nifty", "60"): bars})
+    assert prepared.manifest.series[0].skipped is None
+
+
+# spellings
+
+
+def test_a_timeframe_is_prepared_as_one_in_every_spelling(
+    settings: Settings, series: AllSeries
+) -> None:
+    spelt = {"5": "5min", "15": "M15"}
+    given = {(name, spelt[timeframe]): bars for (name, timeframe), bars in series.items()}
+    assert_equal(prepare_series(settings, given), prepare_series(settings, series))
+
+
+def test_files_are_prepared_alike_in_every_spelling(
+    settings: Settings, series: AllSeries, tmp_path: Path
+) -> None:
+    spelt = {"5": "5min", "15": "M15"}  # which come in another order
+    for folder, names in (("one", {}), ("other", spelt)):
+        (tmp_path / folder).mkdir()
+        for (name, timeframe), bars in series.items():
+            file = f"{name}_{names.get(timeframe, timeframe)}.csv"
+            write_csv(bars, tmp_path / folder / file)
+    one, other = (prepare(settings, [tmp_path / folder]) for folder in ("one", "other"))
+    assert other.digest() == one.digest()
+
+
+def test_two_spellings_of_one_series_are_refused(settings: Settings, series: AllSeries) -> None:
+    twice = {("Nifty", "five"): series["Nifty", "5"], ("Nifty", "5m"): series["Nifty", "5"]}
+    declaring = settings.model_copy(update={"timeframes": {"five": TimeframeFacts(seconds=300)}})
+    message = "^Nifty: expected one series of a timeframe, found 'five' and '5m', which are one"
+    with pytest.raises(DataInvalid, match=message):
+        prepare_series(declaring, twice)
+
+
+def test_a_spelling_is_that_of_a_given_vocabulary(settings: Settings, series: AllSeries) -> None:
+    known = Vocabulary.of(settings, [("Nifty", "5")])
+    known = replace(known, timeframes={"5m": known.timeframes["5"]})
+    prepared = prepare_series(settings, {("Nifty", "5"): series["Nifty", "5"]}, known)
+    assert (set(prepared.sample_timeframe), prepared.manifest.series[0].timeframe) == ({1}, "5m")
 
 
 # names of the settings

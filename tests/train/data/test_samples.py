@@ -10,6 +10,7 @@ from hrm_runtime.market.account import Account, vector
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.features import rows
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 from hrm_train.data.labels import action_returns, execution_costs, risk_lots
 from hrm_train.data.preparation import prepare_series
 from hrm_train.data.prepared import Prepared, trading_rules
@@ -30,7 +31,7 @@ def joined(*parts: Bars) -> Bars:
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("open", "high", "low", "close")
     )
-    return Bars(300 * np.arange(sum(map(len, parts))), *columns)
+    return Bars(EARLIEST_STAMP + 300 * np.arange(sum(map(len, parts))), *columns)
 
 
 @pytest.mark.parametrize("side", Side)

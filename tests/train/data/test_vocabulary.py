@@ -91,6 +91,14 @@ def test_new_names_follow_in_sorted_order_and_later_additions_follow_them(
     assert ids(third.timeframes) == {"5": 1, "15": 2, "60": 3, "D": 4, "1": 5}
 
 
+def test_a_timeframe_in_another_spelling_is_no_new_name(settings: Settings) -> None:
+    first = Vocabulary.of(settings, [("M", "5m"), ("K", "5T"), ("K", "1h")])
+    assert ids(first.timeframes) == {"5": 1, "60": 2}
+    second = first.extended(settings, [("M", "5min"), ("M", "60m"), ("M", "1d")])
+    assert ids(second.timeframes) == {"5": 1, "60": 2, "D": 3}
+    assert second.timeframe(settings, "24h") == Timeframe(id=3, seconds=86_400)
+
+
 def test_names_keep_their_facts_and_new_ones_have_those_of_the_settings(
     settings: Settings, make_settings: MakeSettings
 ) -> None:
@@ -166,7 +174,11 @@ MANY = [(name, "5") for name in "ABCDEF"]
             [("Nifty", "5")],
             "the closest is Nifty, which differs in upper and lower case",
         ),
-        ("BANK NIFTY", [("Bank_Nifty", "5"), ("Nifty", "5")], "the closest is Bank_Nifty"),
+        (
+            "BANK NIFTY",
+            [("Bank_Nifty", "5"), ("Nifty", "5")],
+            "the closest is Bank_Nifty, which is spelt otherwise",
+        ),
         ("EUR%2FUSD", [("EUR/USD", "5")], "the closest is EUR/USD"),
         ("Reliance", [("Nifty", "5"), ("Bankex", "5")], "known are Bankex, Nifty"),
         ("Reliance", MANY[:5], "known are A, B, C, D, E"),
@@ -199,6 +211,12 @@ def test_every_name_that_is_not_there_has_its_own_line() -> None:
         f"timeframes.w: expected a name of the data; the closest is W{case}; {end}",
         f"timeframes.M: expected a name of the data; known are 5, W; {end}",
     ]
+
+
+def test_facts_of_a_timeframe_may_have_another_spelling_than_the_data() -> None:
+    settings = parse_settings({"timeframes": {"weekly": {"seconds": 604_800}}})
+    require_names(settings, [("Nifty", "1w")])
+    assert Vocabulary.of(settings, [("Nifty", "1w")]).timeframes.keys() == {"weekly"}
 
 
 def test_facts_of_names_that_are_there_and_of_unknown_are_taken() -> None:

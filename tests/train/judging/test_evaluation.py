@@ -303,7 +303,7 @@ def test_bars_of_other_names_are_judged_as_unknown_instruments_where_that_is_all
     source: Checkpoint, make_settings: MakeSettings, bars_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(bars_folder / "Reliance_5.csv", tmp_path / "Other_5.csv")
-    with pytest.raises(DataInvalid, match="Other_5: instrument: expected one of Nifty, Reliance,"):
+    with pytest.raises(DataInvalid, match="Other_5: instrument: expected one of Nifty, Reliance;"):
         load_known(source.settings, tmp_path, source.description.vocabulary)
     found = load_known(make_settings(OPEN), tmp_path, source.description.vocabulary)
     assert set(found.sample_instrument.tolist()) == {0}

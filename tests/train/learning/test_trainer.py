@@ -14,7 +14,7 @@ import torch
 from exactly import assert_equal
 from folders import content
 from safetensors.torch import load_file
-from synthetic import random_bars
+from synthetic import constant_bars, random_bars
 from torch import Tensor
 from training_runs import DAY, copied, moved
 
@@ -22,6 +22,7 @@ from hrm_runtime.errors import BadBars
 from hrm_runtime.market.bars import Bars
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.market.instruments import Timeframe
+from hrm_runtime.market.stamps import EARLIEST_STAMP
 from hrm_train import HierarchicalReasoningModel, load_checkpoint, train
 from hrm_train.data.preparation import load_or_prepare, prepare_series
 from hrm_train.data.prepared import Prepared
@@ -280,7 +281,7 @@ def test_data_that_cannot_be_trained_on_leaves_nothing_written(
 
 
 def test_prices_that_never_move_cannot_be_trained_on(settings: Settings, tmp_path: Path) -> None:
-    write_csv(Bars(300 * np.arange(400), *np.full((4, 400), 100.0)), tmp_path / "Nifty_5.csv")
+    write_csv(constant_bars(400), tmp_path / "Nifty_5.csv")
     with pytest.raises(DataInvalid, match="found none: Nifty_5: the price never moves"):
         train(settings, tmp_path / "Nifty_5.csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -377,9 +378,8 @@ def test_one_series_alone_can_be_trained_on(make_settings: MakeSettings, tmp_pat
 def rising(count: int) -> Bars:
     """Bars that only ever rise, by unequal steps."""
     close = 100.0 * np.cumprod(1.0 + 0.004 * (1.5 + np.sin(np.arange(count + 1))))
-    return Bars(
-        300 * np.arange(count), close[:-1], 1.001 * close[1:], 0.999 * close[:-1], close[1:]
-    )
+    stamps = EARLIEST_STAMP + 300 * np.arange(count)
+    return Bars(stamps, close[:-1], 1.001 * close[1:], 0.999 * close[:-1], close[1:])
 
 
 def test_data_in_which_an_action_is_never_best_can_be_trained_on(

@@ -14,7 +14,17 @@ from hrm_train.settings import PRESETS, Settings, parse_settings, render
 
 @pytest.mark.parametrize(
     ("name", "seconds"),
-    [("1", 60), ("5", 300), ("240", 14_400), ("D", 86_400), ("weekly", 604_800)],
+    [
+        ("1", 60),
+        ("5", 300),
+        ("240", 14_400),
+        ("D", 86_400),
+        ("weekly", 604_800),
+        ("5m", 300),
+        ("4h", 14_400),
+        ("1d", 86_400),
+        ("W", 604_800),
+    ],
 )
 def test_a_timeframe_is_minutes_or_a_day_or_as_declared(name: str, seconds: int) -> None:
     settings = parse_settings({"timeframes": {"weekly": {"seconds": 604_800}}})
@@ -26,11 +36,23 @@ def test_a_declared_length_goes_before_the_name() -> None:
     assert (settings.seconds("D"), settings.seconds("5")) == (23_400, 5)
 
 
-@pytest.mark.parametrize("name", ["weekly", "0", "-5", "5m", "d", "²", "", "1.5"])
+@pytest.mark.parametrize("name", ["weekly", "0", "-5", "1M", "43200", "²", "", "1.5"])
 def test_any_other_timeframe_must_be_declared(name: str) -> None:
-    message = f"timeframes.{name}: expected its seconds to be declared, since {name!r} is neither"
+    message = (
+        f"timeframes.{name}: expected its seconds to be declared, a week at most, or a name such "
+        f"as 5, 5m, 5min, 1h, D, 1d or W, since {name!r} says no length"
+    )
     with pytest.raises(SettingsInvalid, match=re.escape(message)):
         Settings().seconds(name)
+
+
+@pytest.mark.parametrize("seconds", [604_801, 30 * 86_400, 365 * 86_400])
+def test_months_and_years_are_refused(seconds: int) -> None:
+    message = (
+        rf"^here: timeframes\.M\.seconds: expected at most 604800 \(a week\), found {seconds}: "
+    )
+    with pytest.raises(SettingsInvalid, match=message + "months and years have no length"):
+        parse_settings({"timeframes": {"M": {"seconds": seconds}}}, source="here")
 
 
 def test_facts_are_the_names_own_or_unknowns_or_a_plain_stocks(

@@ -35,7 +35,7 @@ def test_the_examples_among_the_comments_say_what_names_may_have(name: str) -> N
 
 
 def test_no_example_stands_beside_what_is_given() -> None:
-    given = {"instruments": {"TCS": {}}, "timeframes": {"M": {"seconds": 2_592_000}}}
+    given = {"instruments": {"TCS": {}}, "timeframes": {"W": {"seconds": 604_800}}}
     assert "example" not in render(parse_settings(given))
 
 
