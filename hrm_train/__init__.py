@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hrm_train.learning.extension import extend_vocabulary as extend_vocabulary
     from hrm_train.learning.trainer import train as train
     from hrm_train.network.convergence import converge as converge
+    from hrm_train.network.embedding import ModelInput as ModelInput
     from hrm_train.network.model import HierarchicalReasoningModel as HierarchicalReasoningModel
     from hrm_train.settings import load_settings as load_settings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "HierarchicalReasoningModel": "network.model",
+    "ModelInput": "network.embedding",
     "converge": "network.convergence",
     "extend_vocabulary": "learning.extension",
     "load_checkpoint": "learning.checkpoint",

@@ -54,7 +54,7 @@ FEATURES: Final = (
     "price_vs_ema_20",
     "volatility_10",
     "volatility_20",
-    # the host's 48 indicators end here
+    # the names of the host's 48 indicators end here; `features` says which differ from the host's
     "open",
     "high",
     "low",

@@ -1,4 +1,4 @@
-"""The feature row of a bar: the host's 48 indicators, made scale-free, and what goes with them.
+"""The feature row of a bar: 48 indicators by the host's names, scale-free, and what goes with them.
 
 A row is computed from exactly the last `history_bars` bars ending there. Recursive indicators
 (EMA, RSI, ATR, ADX) depend on where a series starts, so fixing the start makes a row a function
@@ -12,6 +12,9 @@ prices are scaled by a power of two, which is exact. Point-valued quantities (ma
 momentum, slope, changes) are then divided by the ATR. Nothing is rounded.
 
 A zero denominator gives 0, a sign at equality is 0, standard deviations are population.
+
+Under three of those names the host computes something else: `price_change_abs` (there the absolute
+change in %), `volatility_10` and `volatility_20` (there the deviation of prices over their mean).
 """
 
 import math

@@ -5,11 +5,18 @@ Suffixes as in `hrm_train.network.model`.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hrm_runtime.errors import (
+    BadAccount,
+    BadFeatures,
+    BadInput,
+    UnknownInstrument,
+    UnknownTimeframe,
+)
 from hrm_runtime.market.columns import ACCOUNT, FEATURES
 from hrm_train.network.layers import Linear, truncated_normal_
 from hrm_train.settings import Embeddings, Network
@@ -19,6 +26,59 @@ INITIALIZATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "xavier": nn.init.xavier_normal_,
     "he": nn.init.kaiming_normal_,
 }
+
+
+class ModelInput(NamedTuple):
+    """What one pass needs of B windows.
+
+    Attributes:
+        features: float [B, W, F], rows as `hrm_runtime.market.features` makes them.
+        account: float [B, C], as `hrm_runtime.market.account.vector` makes it.
+        instrument, timeframe: int64 [B], rows of the tables; 0 stands for everything unknown.
+    """
+
+    features: Tensor
+    account: Tensor
+    instrument: Tensor
+    timeframe: Tensor
+
+    def require(self, network: Network) -> None:
+        """Hold it to what a network of these settings reads.
+
+        Raises:
+            BadFeatures, BadAccount: of another shape, no floating-point numbers, or not finite.
+            UnknownInstrument, UnknownTimeframe: of another shape, no integers, or no rows of the
+                table.
+        """
+        rows = len(self.features) if self.features.ndim else 0
+        values: tuple[tuple[str, tuple[int, ...], type[BadInput]], ...] = (
+            ("features", (rows, network.input.window, len(FEATURES)), BadFeatures),
+            ("account", (rows, len(ACCOUNT)), BadAccount),
+        )
+        for name, shape, refusal in values:
+            value: Tensor = getattr(self, name)
+            if value.shape != shape or not value.is_floating_point():
+                raise refusal(_expected(name, f"floating-point numbers {list(shape)}", value))
+            if not value.isfinite().all():
+                where = (~value.isfinite()).nonzero()[0].tolist()
+                raise refusal(f"{name}: expected finite numbers, found {value[*where]} at {where}")
+        ids: tuple[tuple[str, int, type[BadInput]], ...] = (
+            ("instrument", network.embeddings.max_instruments, UnknownInstrument),
+            ("timeframe", network.embeddings.max_timeframes, UnknownTimeframe),
+        )
+        for name, most, refusal in ids:
+            value = getattr(self, name)
+            if value.shape != (rows,) or value.dtype not in (torch.int64, torch.int32):
+                raise refusal(_expected(name, f"integers [{rows}]", value))
+            if rows and not 0 <= int(value.min()) <= int(value.max()) <= most:
+                raise refusal(
+                    f"{name}: expected ids from 0 to {most}, the rows of the table, found "
+                    f"{int(value.min())} to {int(value.max())}"
+                )
+
+
+def _expected(name: str, what: str, found: Tensor) -> str:
+    return f"{name}: expected {what}, found {found.dtype} {list(found.shape)}"
 
 
 class VocabularyEmbedding(nn.Embedding):
@@ -91,10 +151,9 @@ class InputEmbeddingNetwork(nn.Module):
         self.features = Standardise(len(FEATURES), config.clip)
         self.account = Standardise(len(ACCOUNT), config.clip)
 
-    def forward(
-        self, features_BWF: Tensor, account_BC: Tensor, instrument_B: Tensor, timeframe_B: Tensor
-    ) -> Tensor:
+    def forward(self, x: ModelInput) -> Tensor:
         """x~: the tokens L reads at every step, [B, S, D_L]."""
+        features_BWF, account_BC, instrument_B, timeframe_B = x
         patches_BPF = (
             self.features(features_BWF).unflatten(1, (-1, self.patch)).flatten(2)
         )  # F: of all its rows

@@ -13,16 +13,19 @@ Suffixes of tensors give their shape, here and in the modules beside this one:
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from hrm_runtime.errors import BadInput
+from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid, SettingsInvalid
-from hrm_train.network.embedding import InputEmbeddingNetwork
+from hrm_train.network.embedding import InputEmbeddingNetwork, ModelInput
 from hrm_train.network.heads import PolicyHead, QHead, QuantityHead, ValueHead
 from hrm_train.network.layers import QuantisableLinear
 from hrm_train.network.recurrent import HighLevelModule, LowLevelModule
@@ -31,6 +34,17 @@ from hrm_train.settings import Settings, parse_settings
 Outputs = dict[str, Tensor]
 States = tuple[Tensor, Tensor]
 """(zH_BSD, zL_BSD), of widths D_H and D_L."""
+
+
+class _LoadModel:
+    """`load_model`: of the class it makes a model, of a model it loads in place."""
+
+    def __get__(
+        self,
+        model: "HierarchicalReasoningModel | None",
+        kind: type["HierarchicalReasoningModel"],
+    ) -> Callable[[str | Path], "HierarchicalReasoningModel"]:
+        return kind._made_of if model is None else model._load_in_place
 
 
 class HierarchicalReasoningModel(nn.Module):
@@ -47,22 +61,32 @@ class HierarchicalReasoningModel(nn.Module):
         self.cycles = network.hierarchical.N_cycles
         self.timesteps = network.hierarchical.T_timesteps
         self.reset_l = network.hierarchical.reset_l_module
-        self.tokens = 1 + network.input.window // network.input.patch
+        self.tokens = network.tokens
         self.input_network = InputEmbeddingNetwork(network)
-        self.h_module = HighLevelModule(network, self.tokens)
-        self.l_module = LowLevelModule(network, self.tokens)
-        width, heads = network.h_module.hidden_dim, network.output_heads
-        self.dropout = nn.Dropout(heads.dropout)
-        self.policy_head = PolicyHead(width, heads)
-        self.quantity_head = QuantityHead(width, heads)
-        self.value_head = ValueHead(width, heads)
-        self.q_head = QHead(width)
+        self.h_module = HighLevelModule(network)
+        self.l_module = LowLevelModule(network)
+        self.dropout = nn.Dropout(network.output_heads.dropout)
+        self.policy_head = PolicyHead(network)
+        self.quantity_head = QuantityHead(network)
+        self.value_head = ValueHead(network)
+        self.q_head = QHead(network)
+
+    @property
+    def N(self) -> int:  # noqa: N802, as published
+        """Cycles."""
+        return self.cycles
+
+    @property
+    def T(self) -> int:  # noqa: N802, as published
+        """Timesteps of a cycle."""
+        return self.timesteps
 
     def encode(
         self, features_BWF: Tensor, account_BC: Tensor, instrument_B: Tensor, timeframe_B: Tensor
     ) -> Tensor:
         """The input as tokens, [B, S, D_L]."""
-        x_BSD: Tensor = self.input_network(features_BWF, account_BC, instrument_B, timeframe_B)
+        given = ModelInput(features_BWF, account_BC, instrument_B, timeframe_B)
+        x_BSD: Tensor = self.input_network(given)
         return x_BSD
 
     def low(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:
@@ -96,6 +120,10 @@ class HierarchicalReasoningModel(nn.Module):
         """The state from which L starts a cycle after the first: initial, or carried on."""
         return self.initialize_states()[1].expand_as(zL_BSD) if self.reset_l else zL_BSD
 
+    @overload
+    def forward(self, x: ModelInput, z_init: States | None = None) -> tuple[Outputs, States]: ...
+
+    @overload
     def forward(
         self,
         features: Tensor,
@@ -103,21 +131,32 @@ class HierarchicalReasoningModel(nn.Module):
         instrument: Tensor,
         timeframe: Tensor,
         z_init: States | None = None,
-    ) -> tuple[Outputs, States]:
+    ) -> tuple[Outputs, States]: ...
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Outputs, States]:
         """One segment: N cycles of T timesteps, then the heads.
 
         Args:
-            features: float [B, W, F], rows as `hrm_runtime.market.features` makes them.
-            account: float [B, C], as `hrm_runtime.market.account.vector` makes it.
-            instrument, timeframe: int64 [B] ids.
-            z_init: (z_H, z_L) to continue from, [B, S, D]; the initial states if left out.
+            x: what a pass needs, in one; or its four parts one by one.
+            z_init: (z_H, z_L) to continue from, [B, S, D] or, of the same for every row,
+                [1, S, D]; the initial states if left out.
 
         Returns:
             The outputs (`action_type` [B, 5], `quantity` [B], `value` [B], `q_values` [B, 2],
             `l_residual` [B, N, T], `h_residual` [B, N]) and the final (z_H, z_L).
+
+        Raises:
+            BadInput: as `ModelInput.require`, or states of another shape.
         """
-        x_BSD = self.encode(features, account, instrument, timeframe)
+        in_one = "x" in kwargs or isinstance(next(iter(args), None), ModelInput)
+        x, z_init = (_in_one if in_one else _one_by_one)(*args, **kwargs)
+        x.require(self.settings.network)
+        return self.segment(x, self._states(z_init, len(x.features)))
+
+    def segment(self, x: ModelInput, z_init: States | None = None) -> tuple[Outputs, States]:
+        """`forward` of what is known to be sound: nothing is checked, and no device waited for."""
         zH_BSD, zL_BSD = self.initialize_states(z_init)
+        x_BSD = self.encode(*x)
         l_residuals, h_residuals = [], []
         for n in range(self.cycles):
             if n > 0:
@@ -129,7 +168,20 @@ class HierarchicalReasoningModel(nn.Module):
             "l_residual": torch.stack(l_residuals, dim=1),
             "h_residual": torch.stack(h_residuals, dim=1),
         }
-        return self.decode(zH_BSD, account) | residuals, (zH_BSD, zL_BSD)
+        return self.decode(zH_BSD, x.account) | residuals, (zH_BSD, zL_BSD)
+
+    def _states(self, z_init: States | None, rows: int) -> States:
+        """Those to begin with, held to the network's shapes."""
+        own = self.initialize_states()
+        given = own if z_init is None else tuple(z_init)
+        found = [tuple(state.shape) for state in given]
+        expected = [tuple(state.shape[1:]) for state in own]
+        if [shape[1:] for shape in found] != expected or not {s[0] for s in found} <= {1, rows}:
+            raise BadInput(
+                f"z_init: expected (z_H, z_L) of {rows} or 1 rows of {expected[0]} and "
+                f"{expected[1]}, found {found}"
+            )
+        return given[0], given[1]
 
     def compile_steps(self) -> None:
         """Have the steps of H and L compiled, each time they meet another size or mode.
@@ -190,9 +242,13 @@ class HierarchicalReasoningModel(nn.Module):
     def without_quantisers(self) -> "HierarchicalReasoningModel":
         """The same network with quantisers off. It shares the weights."""
         twin = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
-        for product in twin.products.values():
-            product.input_scale = None
+        twin.unquantise()
         return twin
+
+    def unquantise(self) -> None:
+        """Switch the quantiser of every product off."""
+        for product in self.products.values():
+            product.input_scale = None
 
     def save_model(self, path: str | Path) -> None:
         """Write weights and settings to one safetensors file."""
@@ -200,14 +256,20 @@ class HierarchicalReasoningModel(nn.Module):
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         Path(path).write_bytes(save(state, metadata))
 
-    @classmethod
-    def load_model(cls, path: str | Path) -> "HierarchicalReasoningModel":
-        """The model of a file written by `save_model`, in eval mode, bit-equal to the saved one.
+    load_model = _LoadModel()
+    """Load a file of `save_model`: called on a model in place, on the class as a new model.
 
-        Raises:
-            CheckpointInvalid: missing or not such a file, or a tensor missing, unknown or of
-                another shape than its settings say.
-        """
+    Both return the model, in eval mode, bit-equal to the one that was saved.
+
+    Raises:
+        CheckpointInvalid: missing or no file of `save_model`; a tensor missing, unknown or of
+            another shape than its settings say; or, in place, of another network than this one,
+            which then stays as it was.
+    """
+
+    @classmethod
+    def _made_of(cls, path: str | Path) -> "HierarchicalReasoningModel":
+        """A new model of a file written by `save_model`: see `load_model`."""
         try:
             with safe_open(str(path), framework="pt") as file:
                 settings = json.loads((file.metadata() or {})["settings"])
@@ -218,6 +280,24 @@ class HierarchicalReasoningModel(nn.Module):
             raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
         model.load_strict(state, str(path))
         return model.eval()
+
+    def _load_in_place(self, path: str | Path) -> "HierarchicalReasoningModel":
+        """Become the model of a file written by `save_model`: see `load_model`."""
+        saved = self._made_of(path)
+        own, found = (each.settings.network.model_dump() for each in (self, saved))
+        if differing := differences(own, found, ("this model", "the file")):
+            raise CheckpointInvalid(
+                f"{path}: expected the network of this model, which stays as it was: {differing}; "
+                f"{type(self).__name__}.load_model(path) makes the file's"
+            )
+        if saved.quantised:
+            self.quantise(saved.scales)
+        else:
+            self.unquantise()
+        self.load_state_dict(saved.state_dict())
+        self.settings = saved.settings
+        self.cycles, self.timesteps, self.reset_l = saved.cycles, saved.timesteps, saved.reset_l
+        return self.eval()
 
     def load_strict(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load `state`, refusing any difference in names, shapes or types.
@@ -244,6 +324,20 @@ class HierarchicalReasoningModel(nn.Module):
         if scales:
             self.quantise(scales, source)
         self.load_state_dict(state)
+
+
+def _in_one(x: ModelInput, z_init: States | None = None) -> tuple[ModelInput, States | None]:
+    return x, z_init
+
+
+def _one_by_one(
+    features: Tensor,
+    account: Tensor,
+    instrument: Tensor,
+    timeframe: Tensor,
+    z_init: States | None = None,
+) -> tuple[ModelInput, States | None]:
+    return ModelInput(features, account, instrument, timeframe), z_init
 
 
 def cycle(

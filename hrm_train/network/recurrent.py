@@ -40,8 +40,8 @@ def join(width_in: int, width_out: int) -> nn.Module:
 class HighLevelModule(RecurrentModule):
     """H: z_H <- f_H(z_H + z_L), once per cycle."""
 
-    def __init__(self, network: Network, tokens: int) -> None:
-        super().__init__(network.h_module, tokens)
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.h_module, network.tokens)
         self.from_l = join(network.l_module.hidden_dim, network.h_module.hidden_dim)
 
     def forward(self, zH_BSD: Tensor, zL_BSD: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class HighLevelModule(RecurrentModule):
 class LowLevelModule(RecurrentModule):
     """L: z_L <- f_L(z_L + z_H + x), T times per cycle."""
 
-    def __init__(self, network: Network, tokens: int) -> None:
-        super().__init__(network.l_module, tokens)
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.l_module, network.tokens)
         self.from_h = join(network.h_module.hidden_dim, network.l_module.hidden_dim)
 
     def forward(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:

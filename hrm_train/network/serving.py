@@ -6,6 +6,7 @@ B batch; the other suffixes are those of `model`.
 import torch
 from torch import Tensor
 
+from hrm_train.network.embedding import ModelInput
 from hrm_train.network.model import HierarchicalReasoningModel, Outputs
 
 
@@ -24,19 +25,20 @@ def served(
 
     Args:
         model: in eval mode.
-        features_BWF, account_BC, instrument_B, timeframe_B: as its `forward`.
+        features_BWF, account_BC, instrument_B, timeframe_B: as `ModelInput`; a row that is not
+            finite disturbs no other.
 
     Returns:
         The outputs of each row's last segment, and how many segments it took, int64 [B].
     """
-    inputs = (features_BWF, account_BC, instrument_B, timeframe_B)
-    outputs, states = model(*inputs)
+    x = ModelInput(features_BWF, account_BC, instrument_B, timeframe_B)
+    outputs, states = model.segment(x)
     segments_B = torch.ones_like(instrument_B)
     halted_B = _halts(outputs)
     for segment in range(2, model.settings.training.max_segments + 1):
         if halted_B.all():
             break
-        later, states = model(*inputs, states)
+        later, states = model.segment(x, states)
         outputs = {name: _where(halted_B, outputs[name], later[name]) for name in outputs}
         segments_B = torch.where(halted_B, segments_B, segment)
         halted_B |= _halts(later)

@@ -170,6 +170,11 @@ class Network(Section):
     output_heads: OutputHeads = OutputHeads()
     input: Input = Input()
 
+    @property
+    def tokens(self) -> int:
+        """Of a state: one of context, and one of each patch of rows."""
+        return 1 + self.input.window // self.input.patch
+
 
 class Training(Section):
     """Labels, accounts, losses and the optimiser."""

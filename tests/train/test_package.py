@@ -13,6 +13,7 @@ from hrm_train.data import parquet
 
 NAMES = [
     "HierarchicalReasoningModel",
+    "ModelInput",
     "converge",
     "extend_vocabulary",
     "load_checkpoint",

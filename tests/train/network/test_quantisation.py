@@ -1,5 +1,6 @@
 """Products in integers: exact, calibrated over every step, and trained in to the last bit."""
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -327,6 +328,24 @@ def test_a_quantised_network_is_saved_and_loaded_bit_for_bit(
     assert loaded.quantised
     assert_equal(dict(loaded.state_dict()), dict(quantised.state_dict()))
     assert_equal(loaded(*batch.inputs), quantised(*batch.inputs))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_in_place_the_quantisers_are_those_of_the_file(
+    integers: bool,
+    make_model: MakeModel,
+    settings: Settings,
+    batch: Batch,
+    quantised: HierarchicalReasoningModel,
+    tmp_path: Path,
+) -> None:
+    plain = make_model(settings)
+    source, other = (quantised, plain) if integers else (plain, copy.deepcopy(quantised))
+    source.save_model(tmp_path / "weights.safetensors")
+    other.load_model(tmp_path / "weights.safetensors")
+    assert other.quantised is integers
+    assert_equal(dict(other.state_dict()), dict(source.state_dict()))
+    assert_equal(other(*batch.inputs), source(*batch.inputs))
 
 
 FIRST = "h_module.blocks.0.attention.qkv"

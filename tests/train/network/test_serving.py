@@ -12,6 +12,7 @@ from hrm_runtime.artifact.segments import run_segments, segments_of
 from hrm_train import HierarchicalReasoningModel
 from hrm_train.data.prepared import Prepared
 from hrm_train.learning.run import Tensors
+from hrm_train.network.embedding import ModelInput
 from hrm_train.network.serving import served
 from hrm_train.settings import Settings
 
@@ -43,7 +44,9 @@ def torch_run(model: HierarchicalReasoningModel) -> Callable[..., dict[str, Any]
     @torch.inference_mode()
     def run(*arrays: Any, z_H: Any = None, z_L: Any = None) -> dict[str, Any]:
         states = None if z_H is None else (torch.from_numpy(z_H), torch.from_numpy(z_L))
-        outputs, (zH_BSD, zL_BSD) = model(*map(torch.from_numpy, arrays), states)
+        outputs, (zH_BSD, zL_BSD) = model.segment(
+            ModelInput(*map(torch.from_numpy, arrays)), states
+        )
         named = {**outputs, "z_H_out": zH_BSD, "z_L_out": zL_BSD}
         return {name: tensor.numpy() for name, tensor in named.items()}
 
