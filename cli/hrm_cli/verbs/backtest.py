@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from hrm_cli.options import Artifact, Capital, Data, Instrument, Json, Picture, Timeframe, also
+from hrm_cli.options import (
+    Artifact,
+    Capital,
+    Data,
+    Instrument,
+    Json,
+    Picture,
+    RulesName,
+    Timeframe,
+    also,
+)
 from hrm_cli.verb import print_json, verb
 
 app = typer.Typer()
@@ -28,13 +38,13 @@ def backtest(
             show_default="where training ended",
         ),
     ] = None,
-    fixed_exits: Annotated[
-        bool, typer.Option("--fixed-exits", help="A stop that does not trail, and a target.")
-    ] = False,
-    host_fills: Annotated[
-        bool,
-        typer.Option("--host-fills", help="Book stops at their own price, which flatters."),
-    ] = False,
+    rules: Annotated[
+        RulesName,
+        typer.Option(
+            help="Of execution: ours, at the next open and with proportional costs; or a host's, "
+            "at the next close and without."
+        ),
+    ] = RulesName.OURS,
     picture: Picture = None,
     as_json: Json = False,
 ) -> None:
@@ -42,6 +52,7 @@ def backtest(
     from hrm_cli.readers import readers
     from hrm_cli.show import bars, console, draw, progress, report
     from hrm_runtime import load
+    from hrm_runtime.backtest.rules import RULES
     from hrm_runtime.backtest.walk import backtests
     from hrm_runtime.market.series import read_series
 
@@ -56,8 +67,7 @@ def backtest(
             series,
             capital=capital,
             since=moment,
-            trailing=not fixed_exits,
-            host_fills=host_fills,
+            rules=RULES[rules],
             on_progress=on_progress,
         )
     if as_json:
