@@ -6,7 +6,7 @@ tests hold our rules, our agents and the adapter of an example to them.
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -204,6 +204,18 @@ class Environment:
             values = (values - seen.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
             values = np.clip(values, -5.0, 5.0)
         return values.astype(np.float32)
+
+
+def frame_of(
+    bars: Any, columns: Sequence[str], atr: npt.ArrayLike = 0.3
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Its frame of `bars`: prices, stamps and `atr` as they are, other columns 40, 41, ..."""
+    known = {name: getattr(bars, name) for name in ("open", "high", "low", "close")}
+    known |= {"datetime_epoch": bars.datetime, "atr": atr}
+    return {
+        name: np.broadcast_to(np.asarray(known.get(name, 40.0 + place), float), len(bars))
+        for place, name in enumerate(columns)
+    }
 
 
 def _understood(action: object) -> tuple[int, int]:
