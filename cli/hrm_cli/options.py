@@ -68,15 +68,6 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-class RulesName(StrEnum):
-    """Names in `hrm_runtime.backtest.rules.RULES`, known without importing numpy."""
-
-    OURS = "ours"
-    HOST = "host"
-    HOST_OWN_PRICE = "host-own-price"
-    HOST_NO_TARGET = "host-no-target"
-
-
 def also(**earlier: str) -> dict[str, Any]:
     """Settings of a verb whose options answer to earlier names too: the name of each by earlier."""
     return {"token_normalize_func": lambda name: earlier.get(name, name)}

@@ -16,7 +16,8 @@ import hrm_cli.verbs
 import hrm_runtime
 from hrm_cli.app import VERBS as NAMES
 from hrm_cli.app import app
-from hrm_cli.options import Device, RulesName
+from hrm_cli.options import Device
+from hrm_cli.verbs.backtest import RulesName
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.backtest.rules import RULES
 from hrm_runtime.market.csv_files import write_csv

@@ -1,24 +1,24 @@
 """`hrm backtest`: past bars walked through."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from hrm_cli.options import (
-    Artifact,
-    Capital,
-    Data,
-    Instrument,
-    Json,
-    Picture,
-    RulesName,
-    Timeframe,
-    also,
-)
+from hrm_cli.options import Artifact, Capital, Data, Instrument, Json, Picture, Timeframe, also
 from hrm_cli.verb import print_json, verb
 
 app = typer.Typer()
+
+
+class RulesName(StrEnum):
+    """Names in `hrm_runtime.backtest.rules.RULES`."""
+
+    OURS = "ours"
+    HOST = "host"
+    HOST_OWN_PRICE = "host-own-price"
+    HOST_NO_TARGET = "host-no-target"
 
 
 @app.command(context_settings=also(bars="data", out="picture"))
@@ -41,8 +41,9 @@ def backtest(
     rules: Annotated[
         RulesName,
         typer.Option(
-            help="Of execution: ours, at the next open and with proportional costs; or a host's, "
-            "at the next close and without."
+            metavar="NAME",
+            help="Of execution. ours: at the next open, with proportional costs; host, "
+            "host-own-price, host-no-target: at the next close, without.",
         ),
     ] = RulesName.OURS,
     picture: Picture = None,
