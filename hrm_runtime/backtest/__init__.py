@@ -1,4 +1,4 @@
-"""Past bars walked through with one account under the host's rules."""
+"""Past bars walked through with one account, under rules that are data."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from hrm_runtime.backtest.book import Book as Book
     from hrm_runtime.backtest.book import Exit as Exit
     from hrm_runtime.backtest.book import Trade as Trade
+    from hrm_runtime.backtest.rules import HOST as HOST
+    from hrm_runtime.backtest.rules import HOST_NO_TARGET as HOST_NO_TARGET
+    from hrm_runtime.backtest.rules import HOST_OWN_PRICE as HOST_OWN_PRICE
+    from hrm_runtime.backtest.rules import OURS as OURS
+    from hrm_runtime.backtest.rules import RULES as RULES
+    from hrm_runtime.backtest.rules import Rules as Rules
     from hrm_runtime.backtest.walk import CAPITAL as CAPITAL
     from hrm_runtime.backtest.walk import Backtest as Backtest
     from hrm_runtime.backtest.walk import Backtests as Backtests
@@ -21,6 +27,12 @@ _HOME = {
     "Book": "book",
     "CAPITAL": "walk",
     "Exit": "book",
+    "HOST": "rules",
+    "HOST_NO_TARGET": "rules",
+    "HOST_OWN_PRICE": "rules",
+    "OURS": "rules",
+    "RULES": "rules",
+    "Rules": "rules",
     "Trade": "book",
     "backtest": "walk",
     "backtests": "walk",

@@ -1,16 +1,17 @@
-"""The books of one account under the host's rules: cash, at most one position, its stop, its costs.
+"""The books of one account under given rules: cash, at most one position, its levels, its costs.
 
-The training accounts were synthesised under the same rules: a stop `stop_atr` ATR (of the deciding
-bar) from the entry price, which trails the best close seen at that distance and never goes back.
-It acts on closes. While it trails, no target is checked.
+The training accounts were synthesised under `OURS`: a stop `stop_atr` ATR (of the deciding bar)
+from the entry price, which trails the best close seen at that distance and never goes back. It
+acts on closes, and there is no target.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from hrm_runtime.artifact.decision import Decision
+from hrm_runtime.backtest.rules import OURS, Rules
 from hrm_runtime.market.account import Account, affordable_lots
 from hrm_runtime.market.actions import Action, Side
 from hrm_runtime.market.instruments import Instrument, Trading
@@ -24,6 +25,7 @@ class Exit(StrEnum):
     ACTION = "action"
     """The model closed it."""
     STOP = "stop"
+    """A close reached the stop, or the trail."""
     TARGET = "target"
     CAPITAL = "capital"
     """It had used up the capital."""
@@ -33,16 +35,16 @@ class Exit(StrEnum):
 
 @dataclass(frozen=True)
 class Trade:
-    """One position from its opening to its end.
+    """One position from its opening to its end; or a part of it, where only that was closed.
 
     Attributes:
         side: LONG or SHORT.
         lots: how many.
-        entered: stamp of the bar at whose open it was opened.
+        entered: stamp of the bar in which it was opened.
         entry_price: currency.
-        exited: stamp of the bar in which it ended: at its open by the model, else at its close.
+        exited: stamp of the bar in which it ended.
         exit_price: currency.
-        costs: of both executions, currency.
+        costs: of both executions, of a part its share of the first, currency.
         profit: after costs, currency.
         ended: why.
     """
@@ -73,12 +75,28 @@ class _Position:
     target: float
 
     @property
-    def stop(self) -> float:
+    def trail(self) -> float:
         return self.best - self.side * self.distance
 
     def profit(self, price: float) -> float:
         """Before costs, at `price`."""
         return self.side * (price - self.entry_price) * self.units
+
+    def reached(self, close: float) -> tuple[float, Exit] | None:
+        """The first of stop, target and trail that a close has reached: its price, and its name."""
+        stop = self.entry_price - self.side * self.distance
+        if self.side * (close - stop) <= 0:
+            return stop, Exit.STOP
+        if self.side * (close - self.target) >= 0:
+            return self.target, Exit.TARGET
+        if self.side * (close - self.trail) <= 0:
+            return self.trail, Exit.STOP
+        return None
+
+    def follow(self, close: float) -> None:
+        """Let the trail follow a close that is better than those before."""
+        if self.side * (close - self.best) > 0:
+            self.best = close
 
 
 class Book:
@@ -90,9 +108,8 @@ class Book:
     Args:
         capital: currency to begin with.
         instrument: facts of what is traded.
-        trading: the host's rules.
-        trailing: let the stop trail; otherwise it stays, with a target at `target_atr`.
-        host_fills: book a stop or target at its own price although the close is beyond it.
+        trading: what an execution costs, and how far away the levels are.
+        rules: where and when that is applied.
 
     Attributes:
         cash: the capital and what was realised since, entry costs of an open position included.
@@ -104,29 +121,27 @@ class Book:
         capital: float,
         instrument: Instrument,
         trading: Trading,
-        *,
-        trailing: bool = True,
-        host_fills: bool = False,
+        rules: Rules = OURS,
     ) -> None:
         self.cash = capital
+        self.rules = rules
         self.trades: list[Trade] = []
         self._instrument = instrument
         self._trading = trading
-        self._trailing = trailing
-        self._host_fills = host_fills
+        self._cost_fraction = trading.cost_fraction if rules.proportional_costs else 0.0
         self._position: _Position | None = None
 
     @property
     def used_up(self) -> bool:
-        """Whether there is no capital left to trade with."""
-        return self.cash <= 0
+        """Whether no position is open, and there is no capital left to open one with."""
+        return self._position is None and self.cash <= 0
 
     def equity(self, price: float) -> float:
         """Cash, and what the open position has gained at `price`, in currency."""
         return self.cash + (self._position.profit(price) if self._position else 0.0)
 
     def account(self, close: float) -> Account:
-        """The account at a close, as `settle` has left it. There must be cash.
+        """The account at a close, as `advance` has left it. There must be cash, or a position.
 
         The distance to a stop that does not trail stands where that to the trail does.
         """
@@ -139,42 +154,64 @@ class Book:
             entry_price=held.entry_price,
             unrealized_pnl=held.profit(close),
             is_position_open=True,
-            distance_to_trail=min(max(held.side * (close - held.stop) / close, -1.0), 1.0),
+            distance_to_trail=min(max(held.side * (close - held.trail) / close, -1.0), 1.0),
         )
 
-    def execute(self, decision: Decision, price: float, atr: float, stamp: int) -> bool:
-        """Fill a decision at `price`, the open of the bar after it, which is stamped `stamp`.
+    def advance(
+        self, decision: Decision, opening: float, close: float, atr: float, stamp: int
+    ) -> bool:
+        """Go on by the bar after a decision: fill that, and apply the rules at the bar's close.
 
         Args:
-            atr: of the bar decided at, in currency.
+            opening, close: of the bar, which is stamped `stamp`, in currency.
+            atr: of the bar that `rules.atr` names, in currency.
 
         Returns:
-            Whether it was done: the cash may not pay for one lot of an opening.
+            As `execute`; true as well where a level was reached and the decision is void.
+        """
+        if self.rules.fill == "open":
+            done = self.execute(decision, opening, atr, stamp)
+            self.settle(close, stamp)
+            return done
+        return self.settle(close, stamp) or self.execute(decision, close, atr, stamp)
+
+    def execute(self, decision: Decision, price: float, atr: float, stamp: int) -> bool:
+        """Fill a decision at `price`, in the bar stamped `stamp`.
+
+        Args:
+            atr: of the bar that `rules.atr` names, in currency.
+
+        Returns:
+            Whether it was done: the cash may not pay for one lot of an opening, nor of a close
+            that it caps.
         """
         side = _OPENS.get(decision.action)
         if side is not None:
             return self.open(side, decision.quantity, price, atr, stamp)
-        if decision.action is not Action.HOLD:
-            self.close(price, stamp, Exit.ACTION)
+        if decision.action is Action.HOLD:
+            return True
+        lots = self._lots(decision.quantity, price) if self.rules.closes_capped else None
+        if lots == 0:
+            return False
+        self.close(price, stamp, Exit.ACTION, lots)
         return True
 
     def open(self, side: Side, wanted: float, price: float, atr: float, stamp: int) -> bool:
         """Open a position at `price`, of as many of the `wanted` lots as the cash affords there.
 
         Args:
-            atr: of the bar that decided it, in currency.
-            stamp: of the bar that opens at `price`.
+            atr: of the bar that `rules.atr` names, in currency.
+            stamp: of the bar in which it is opened.
 
         Returns:
             Whether it affords one.
         """
         trading = self._trading
-        affordable = affordable_lots(self.cash, price, self._instrument, trading.brokerage_entry)
-        lots = min(math.floor(wanted), affordable)
+        lots = self._lots(wanted, price)
         if lots < 1:
             return False
         units = lots * self._instrument.lot_size
-        cost = trading.cost_fraction * price * units + trading.brokerage_entry
+        cost = self._cost_fraction * price * units + trading.brokerage_entry
         self.cash -= cost
         self._position = _Position(
             side=side,
@@ -185,43 +222,67 @@ class Book:
             entry_cost=cost,
             distance=trading.stop_atr * atr,
             best=price,
-            target=side * math.inf if self._trailing else price + side * trading.target_atr * atr,
+            target=price + side * (trading.target_atr * atr if self.rules.target else math.inf),
         )
         return True
 
-    def close(self, price: float, stamp: int, why: Exit) -> None:
-        """End the open position, if there is one, at `price` in the bar stamped `stamp`."""
+    def close(self, price: float, stamp: int, why: Exit, lots: int | None = None) -> None:
+        """End the open position, if there is one, at `price` in the bar stamped `stamp`.
+
+        Args:
+            lots: at least 1; so many of a position that has more. All of it if left out.
+        """
         held = self._position
         if held is None:
             return
-        cost = self._trading.cost_fraction * price * held.units + self._trading.brokerage_exit
-        self.cash += held.profit(price) - cost
-        self._position = None
-        costs = held.entry_cost + cost
+        rest = max(held.lots - lots, 0) if lots is not None else 0
+        part = replace(held, lots=held.lots - rest)
+        part.units = part.lots * self._instrument.lot_size
+        part.entry_cost *= part.lots / held.lots
+        cost = self._cost_fraction * price * part.units + self._trading.brokerage_exit
+        self.cash += part.profit(price) - cost
+        costs = part.entry_cost + cost
         self.trades.append(
             Trade(
-                side=held.side,
-                lots=held.lots,
-                entered=held.entered,
-                entry_price=held.entry_price,
+                side=part.side,
+                lots=part.lots,
+                entered=part.entered,
+                entry_price=part.entry_price,
                 exited=stamp,
                 exit_price=price,
                 costs=costs,
-                profit=held.profit(price) - costs,
+                profit=part.profit(price) - costs,
                 ended=why,
             )
         )
+        self._position = None
+        if rest:
+            units, entry_cost = held.units - part.units, held.entry_cost - part.entry_cost
+            self._position = replace(held, lots=rest, units=units, entry_cost=entry_cost)
 
-    def settle(self, close: float, stamp: int) -> None:
-        """Apply the rules at a bar's close: stop, target, the end of the capital, the trail."""
-        held = self._position
+    def settle(self, close: float, stamp: int) -> bool:
+        """Apply the rules at a bar's close: the levels, the end of the capital, the trail.
+
+        Returns:
+            Whether they ended a position.
+        """
+        held, rules = self._position, self.rules
         if held is None:
-            return
-        if held.side * (close - held.stop) <= 0:
-            self.close(held.stop if self._host_fills else close, stamp, Exit.STOP)
-        elif held.side * (close - held.target) >= 0:
-            self.close(held.target if self._host_fills else close, stamp, Exit.TARGET)
-        elif min(self.cash, self.equity(close)) <= 0:
+            return False
+        if rules.trailing and rules.trail_first:
+            held.follow(close)
+        reached = held.reached(close)
+        if reached is not None:
+            level, why = reached
+            self.close(level if rules.exits_at == "level" else close, stamp, why)
+        elif rules.ruin and min(self.cash, self.equity(close)) <= 0:
             self.close(close, stamp, Exit.CAPITAL)
-        elif self._trailing and held.side * (close - held.best) > 0:
-            held.best = close
+        elif rules.trailing:
+            held.follow(close)
+        return self._position is None
+
+    def _lots(self, wanted: float, price: float) -> int:
+        """As many of the `wanted` lots as the cash affords at `price`."""
+        brokerage = self._trading.brokerage_entry
+        affordable = affordable_lots(self.cash, price, self._instrument, brokerage)
+        return affordable if wanted >= self.rules.all_in else min(math.floor(wanted), affordable)

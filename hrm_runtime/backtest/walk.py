@@ -1,7 +1,7 @@
 """What an artifact's decisions would have come to on bars that are past.
 
-It walks the bars as a live process would have met them: decide at a close, execute at the next
-open, stop at closes. What it shows is one path through one stretch of the past; its intervals say
+It walks the bars as a live process would have met them: decide at a close, execute in the bar after
+it as the rules say. What it shows is one path through one stretch of the past; its intervals say
 how far chance alone may have moved it.
 """
 
@@ -21,6 +21,7 @@ from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.backtest.book import Book, Exit, Trade
 from hrm_runtime.backtest.bootstrap import LEAST_BLOCKS, interval
+from hrm_runtime.backtest.rules import OURS, Rules
 from hrm_runtime.errors import (
     BadBars,
     BadInput,
@@ -48,18 +49,20 @@ class Backtest:
         instrument, timeframe: names.
         unknown: which of these the artifact was not trained on, as `Decision.unknown`.
         model_id: sha256 of the artifact's contract.
+        rules: under which it was walked.
         since: epoch seconds; no bar that opens before it was decided at.
         in_sample: whether the weights were trained on what followed some of these bars: then
             nothing here is evidence.
         capital: currency at the first close.
         datetime: int64 [d + 1], stamps.
         equity: float64 [d + 1], currency at each close, an open position at its price there.
-        buy_and_hold: float64 [d + 1], of the capital invested once at the first open after, without
-            leverage, in fractional units, at the same proportional costs.
+        buy_and_hold: float64 [d + 1], of the capital invested once where the first decision is
+            filled, without leverage, in fractional units, at the same proportional costs.
         trades: oldest first.
         decisions: how many were which action.
         degraded: how many of them were HOLD because they could not be trusted, by reason.
-        unaffordable: openings skipped because the cash did not pay for one lot.
+        unaffordable: openings, and closes that the cash caps, skipped because it did not pay for
+            one lot.
         used_up: stamp of the bar that used up the capital; there trading stopped. None if none did.
         block: bars per block of the intervals' bootstrap.
         return_interval: 95 % interval of `final_return`.
@@ -70,6 +73,7 @@ class Backtest:
     timeframe: str
     unknown: tuple[str, ...]
     model_id: str
+    rules: Rules
     since: int
     in_sample: bool
     capital: float
@@ -131,17 +135,18 @@ def backtest(
     timeframe: str,
     capital: float = CAPITAL,
     since: int | None = None,
-    trailing: bool = True,
-    host_fills: bool = False,
+    rules: Rules = OURS,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Backtest:
     """Walk through `bars`, deciding at every close from `since` on that has a bar after it.
 
-    The rules are the host's: one position at a time; lots as decided, within what the cash affords
-    at the fill; proportional costs and brokerage on both executions; a stop that trails, acting on
-    closes; a position still open at the end is closed at the last close. A stop is filled at the
-    close that reached it. The host books it at the stop's own price, which flatters every
-    strategy, a random one too, because a close is mostly beyond the stop that it reaches.
+    Whatever the rules, there is one position at a time, of the lots decided within what the cash
+    affords at the fill, with brokerage on both executions; its levels act on closes, and one still
+    open at the end is closed at the last close. By `OURS` a decision is filled at the next open, at
+    proportional costs, and a stop at the close that reached it. Those of a host are for comparing
+    with its own reports: they fill at closes, and some book a stop at its own price, which
+    flatters every strategy, a random one too, because a close is mostly beyond the stop that it
+    reaches.
 
     Args:
         model: `load`ed, or anything with its `contract`, `id` and `decide_rows`.
@@ -149,8 +154,7 @@ def backtest(
         capital: currency, > 0.
         since: epoch seconds; earlier bars are history only. By default the moment before which
             everything was known that the weights were trained on.
-        trailing: let the stop trail; otherwise it stays where it is, with a target.
-        host_fills: book stops and targets at their own price.
+        rules: `OURS`, others of `RULES`, or any.
         on_progress: called with the number of decisions made so far.
 
     Raises:
@@ -167,8 +171,7 @@ def backtest(
         Account.flat(capital).capital,
         contract.instrument(instrument),
         contract.trading,
-        trailing=trailing,
-        host_fills=host_fills,
+        rules,
     )
     decide = partial(model.decide_rows, instrument=instrument, timeframe=timeframe)
     walk = _walk(decide, bars, contract.features, book, on_progress)
@@ -190,8 +193,7 @@ def backtests(
     *,
     capital: float = CAPITAL,
     since: int | None = None,
-    trailing: bool = True,
-    host_fills: bool = False,
+    rules: Rules = OURS,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Backtests:
     """`backtest` of every series in which there is something to decide on; others are named.
@@ -238,8 +240,7 @@ def backtests(
                 timeframe=timeframe,
                 capital=capital,
                 since=since,
-                trailing=trailing,
-                host_fills=host_fills,
+                rules=rules,
                 on_progress=on_decision,
             )
         )
@@ -317,7 +318,7 @@ def _walk(
     table = rows(bars, features.history_bars)
     seen = bars[features.history_bars + features.window - 2 :]
     stamps, opens, closes = seen.datetime.tolist(), seen.open.tolist(), seen.close.tolist()
-    walk = _Walk(equity=[book.cash])
+    walk, at_decision = _Walk(equity=[book.cash]), book.rules.atr == "decision"
     for now, after in pairwise(range(len(seen))):
         if walk.used_up is None:
             window = table[now : now + features.window]
@@ -325,9 +326,9 @@ def _walk(
             walk.decisions[decision.action] += 1
             if decision.degraded:
                 walk.degraded[decision.reason] += 1
-            if not book.execute(decision, opens[after], window[-1].atr, stamps[after]):
+            atr = table[(now if at_decision else after) + features.window - 1].atr
+            if not book.advance(decision, opens[after], closes[after], atr, stamps[after]):
                 walk.unaffordable += 1
-            book.settle(closes[after], stamps[after])
             if after == len(seen) - 1:
                 book.close(closes[after], stamps[after], Exit.END)
             if book.used_up:
@@ -343,7 +344,7 @@ def _summary(
     """What the walk over `seen` came to, and how far chance alone may have moved that."""
     contract, (capital, *_) = model.contract, walk.equity
     trained_until = contract.provenance.trained_until
-    held = _buy_and_hold(seen, capital, contract.trading.cost_fraction)
+    held = _buy_and_hold(seen, capital, contract.trading.cost_fraction, book.rules)
     changes = np.diff(walk.equity)
     share = np.full(len(changes), capital / len(changes))
     block = max(math.isqrt(len(changes)), LEAST_BLOCKS)
@@ -352,6 +353,7 @@ def _summary(
         timeframe=name[1],
         unknown=unknown_names(contract, *name),
         model_id=model.id,
+        rules=book.rules,
         since=trained_until if since is None else since,
         in_sample=int(seen.datetime[0]) < trained_until,
         capital=capital,
@@ -369,9 +371,11 @@ def _summary(
     )
 
 
-def _buy_and_hold(bars: Bars, capital: float, cost_fraction: float) -> Floats:
-    """Bought at the second bar's open, sold at the last close."""
-    units = capital / (float(bars.open[1]) * (1.0 + cost_fraction))
+def _buy_and_hold(bars: Bars, capital: float, cost_fraction: float, rules: Rules) -> Floats:
+    """Bought where the first decision is filled, in the second bar, sold at the last close."""
+    price = float((bars.open if rules.fill == "open" else bars.close)[1])
+    cost_fraction = cost_fraction if rules.proportional_costs else 0.0
+    units = capital / (price * (1.0 + cost_fraction))
     equity = units * bars.close
     equity[0] = capital
     equity[-1] *= 1.0 - cost_fraction

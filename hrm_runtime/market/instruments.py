@@ -44,7 +44,7 @@ class Timeframe:
 
 @dataclass(frozen=True, kw_only=True)
 class Trading:
-    """The host's rules: what a trade costs and when a position is stopped.
+    """What a trade costs, and how far from its entry a position is stopped.
 
     Attributes:
         cost_fraction: slippage and taxes per execution, as a fraction of the price.

@@ -1,6 +1,6 @@
-"""Synthesised accounts: positions as the host would hold them, without a history of trading.
+"""Synthesised accounts: positions as a backtest would hold them, without a history of trading.
 
-A position was opened at a random earlier bar and has survived the host's rules since: a stop
+A position was opened at a random earlier bar and has survived our rules since: a stop
 `stop_atr` ATR (of the entry) away, trailing the best close at that distance and never going back,
 acting on closes. Capital is log-uniform.
 """

@@ -271,5 +271,5 @@ def basis(settings: Settings) -> dict[str, Any]:
 
 
 def trading_rules(settings: Settings) -> Trading:
-    """The host's rules as the contract states them."""
+    """Costs and distances as the contract states them."""
     return Trading(**settings.trading.model_dump())

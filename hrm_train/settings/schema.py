@@ -260,13 +260,13 @@ class Training(Section):
 
 
 class TradingRules(Section):
-    """The host's costs and stops."""
+    """Costs, and the distances of stop and target."""
 
     cost_fraction: Fraction = Field(0.0002, description="of the price, per execution")
     brokerage_entry: Annotated[Number, Field(ge=0)] = Field(25.0, description="currency per order")
     brokerage_exit: Annotated[Number, Field(ge=0)] = 35.0
     stop_atr: Positive = Field(1.5, description="ATR at entry")
-    target_atr: Positive = Field(3.0, description="a stop that trails checks no target")
+    target_atr: Positive = Field(3.0, description="of rules that have one; ours have none")
 
 
 class InstrumentFacts(Section):

@@ -17,7 +17,9 @@ import hrm_runtime
 from hrm_cli.app import VERBS as NAMES
 from hrm_cli.app import app
 from hrm_cli.options import Device
+from hrm_cli.verbs.backtest import RulesName
 from hrm_runtime.artifact.contract import FORMAT_VERSION
+from hrm_runtime.backtest.rules import RULES
 from hrm_runtime.market.csv_files import write_csv
 from hrm_train.learning import devices
 
@@ -41,7 +43,7 @@ TABLE = {
     "inspect": "ARTIFACT --json",
     "predict": f"ARTIFACT {SERIES} {ACCOUNT} --json",
     "bench": "ARTIFACT --peers --picture --json",
-    "backtest": f"ARTIFACT {SERIES} --capital --since --fixed-exits --host-fills --picture --json",
+    "backtest": f"ARTIFACT {SERIES} --capital --since --rules --picture --json",
     "trace": f"ARTIFACT {SERIES} --picture {ACCOUNT} --json",
     "replay": "JOURNAL --artifact --json",
     "demo": "--out --artifact",
@@ -73,6 +75,10 @@ def is_argument(parameter: Any) -> bool:
 
 
 # names
+
+
+def test_the_rules_are_those_of_the_library() -> None:
+    assert tuple(name.value for name in RulesName) == tuple(RULES)
 
 
 def test_the_devices_are_those_of_the_library() -> None:

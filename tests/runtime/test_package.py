@@ -444,6 +444,7 @@ print(json.dumps([before, threads()]))
         ("trace", "measure.trace"),
         ("backtest", "backtest.walk"),
         ("backtest", "backtest.book"),
+        ("backtest", "backtest.rules"),
     ],
 )
 def test_documented_module_paths_lead_to_what_they_name(door: str, room: str) -> None:

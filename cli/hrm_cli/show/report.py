@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from hrm_cli.show import console
 from hrm_cli.show.decision import Probabilities, decision_fields
+from hrm_runtime.backtest.rules import RULES
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.live.replay import Difference, Replayed
 from hrm_runtime.market.bars import counted
@@ -15,9 +16,9 @@ from hrm_runtime.market.stamps import moment
 from hrm_runtime.measure.trace import Trace
 
 CAPTION = (
-    "What these decisions would have come to on these bars under the host's rules: one path "
-    "through one stretch of the past, which says nothing about another. An interval that spans "
-    "zero is no evidence of anything. Buy and hold is without leverage."
+    "What these decisions would have come to on these bars under {rules}: one path through one "
+    "stretch of the past, which says nothing about another. An interval that spans zero is no "
+    "evidence of anything. Buy and hold is without leverage."
 )
 
 
@@ -49,7 +50,9 @@ def backtests(done: Sequence[Backtest]) -> None:
     for one in done:
         if remarks := _remarks(one):
             console.out.print(f"{escape(one.instrument)} {escape(one.timeframe)}: {remarks}")
-    console.out.print(CAPTION, highlight=False)
+    names = [f"the rules called {name}" for name, rules in RULES.items() if rules == done[0].rules]
+    told = CAPTION.format(rules=names[0] if names else "rules without a name")
+    console.out.print(told, highlight=False)
 
 
 def interval_text(one: Backtest) -> str:
@@ -169,7 +172,7 @@ def _remarks(one: Backtest) -> str:
         f"{counted(count, 'decision')} degraded, {reason}" for reason, count in one.degraded.items()
     ]
     if one.unaffordable:
-        remarks.append(f"{counted(one.unaffordable, 'opening')} skipped, not affordable")
+        remarks.append(f"{counted(one.unaffordable, 'order')} skipped, not affordable")
     if one.used_up is not None:
         remarks.append(f"[red]capital used up on {console.day(one.used_up)} UTC[/red]")
     if one.in_sample:

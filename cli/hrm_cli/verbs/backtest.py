@@ -1,6 +1,7 @@
 """`hrm backtest`: past bars walked through."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,6 +10,15 @@ from hrm_cli.options import Artifact, Capital, Data, Instrument, Json, Picture, 
 from hrm_cli.verb import print_json, verb
 
 app = typer.Typer()
+
+
+class RulesName(StrEnum):
+    """Names in `hrm_runtime.backtest.rules.RULES`."""
+
+    OURS = "ours"
+    HOST = "host"
+    HOST_OWN_PRICE = "host-own-price"
+    HOST_NO_TARGET = "host-no-target"
 
 
 @app.command(context_settings=also(bars="data", out="picture"))
@@ -28,13 +38,14 @@ def backtest(
             show_default="where training ended",
         ),
     ] = None,
-    fixed_exits: Annotated[
-        bool, typer.Option("--fixed-exits", help="A stop that does not trail, and a target.")
-    ] = False,
-    host_fills: Annotated[
-        bool,
-        typer.Option("--host-fills", help="Book stops at their own price, which flatters."),
-    ] = False,
+    rules: Annotated[
+        RulesName,
+        typer.Option(
+            metavar="NAME",
+            help="Of execution. ours: at the next open, with proportional costs; host, "
+            "host-own-price, host-no-target: at the next close, without.",
+        ),
+    ] = RulesName.OURS,
     picture: Picture = None,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +54,7 @@ def backtest(
     from hrm_cli.show import bars, console, draw, progress, report
     from hrm_cli.show.decision import unknown
     from hrm_runtime import load
+    from hrm_runtime.backtest.rules import RULES
     from hrm_runtime.backtest.walk import backtests
     from hrm_runtime.market.series import read_series
 
@@ -57,8 +69,7 @@ def backtest(
             series,
             capital=capital,
             since=moment,
-            trailing=not fixed_exits,
-            host_fills=host_fills,
+            rules=RULES[rules],
             on_progress=on_progress,
         )
     if as_json:

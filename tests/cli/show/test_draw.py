@@ -19,6 +19,7 @@ from hrm_runtime import Account, Action, BadInput, Reason
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.artifact.decision import Decision, hold
 from hrm_runtime.backtest.book import Exit, Trade
+from hrm_runtime.backtest.rules import OURS
 from hrm_runtime.backtest.walk import Backtest
 from hrm_runtime.market.actions import Side
 from hrm_runtime.market.csv_files import write_csv
@@ -63,6 +64,7 @@ WALKED = Backtest(
     timeframe="60",
     unknown=(),
     model_id="abc",
+    rules=OURS,
     since=NOON,
     in_sample=False,
     capital=200.0,

@@ -20,6 +20,7 @@ from hrm_cli.show.decision import decision_fields
 from hrm_runtime import Account, Action, Model, Reason, load
 from hrm_runtime.artifact.contract import FORMAT_VERSION
 from hrm_runtime.artifact.decision import hold
+from hrm_runtime.backtest.rules import HOST_NO_TARGET, OURS, RULES, Rules
 from hrm_runtime.backtest.walk import Backtest, backtest
 from hrm_runtime.market.csv_files import write_csv
 from hrm_runtime.measure.trace import Trace, trace
@@ -96,6 +97,7 @@ def fields(one: Backtest) -> dict[str, Any]:
         "timeframe": one.timeframe,
         "unknown": [],
         "model_id": one.model_id,
+        "rules": {**vars(one.rules), "all_in": None},
         "since": one.since,
         "in_sample": one.in_sample,
         "capital": one.capital,
@@ -136,10 +138,9 @@ def fields(one: Backtest) -> dict[str, Any]:
     [
         (("--capital", 5e4), {"capital": 5e4}),
         (("--since", "2023-11-21"), {"since": 1_700_524_800}),
-        (("--fixed-exits",), {"trailing": False}),
-        (("--host-fills",), {"host_fills": True}),
+        *((("--rules", name), {"rules": rules}) for name, rules in RULES.items()),
     ],
-    ids=["capital", "since", "fixed", "host"],
+    ids=["capital", "since", *RULES],
 )
 def test_options_of_backtest_reach_the_library(
     options: tuple[object, ...], how: dict[str, Any], monkeypatch: pytest.MonkeyPatch, data: Path
@@ -154,7 +155,7 @@ def test_options_of_backtest_reach_the_library(
     answer("backtest", ARTIFACT, "--data", data / "Alpha_5.csv", *options)
     (found,) = given
     del found["on_progress"]
-    usual = {"capital": 1e6, "since": None, "trailing": True, "host_fills": False}
+    usual = {"capital": 1e6, "since": None, "rules": OURS}
     assert found == {**ON, **usual, **how}
 
 
@@ -178,6 +179,22 @@ def test_backtest_shows_a_line_per_series_and_what_it_is_not(data: Path, walked:
     assert result.stderr == "deciding\n"
 
 
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [
+        (OURS, "the rules called ours"),
+        (HOST_NO_TARGET, "the rules called host-no-target"),
+        (replace(OURS, target=True), "rules without a name"),
+    ],
+    ids=["ours", "host", "others"],
+)
+def test_whose_rules_they_were_is_said(
+    rules: Rules, name: str, walked: Backtest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(capsys, report.backtests, [replace(walked, rules=rules)])
+    assert f"on these bars under {name}: one path" in said
+
+
 def test_what_a_reader_must_know_is_said_below(
     walked: Backtest, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,8 +212,8 @@ def test_what_a_reader_must_know_is_said_below(
         "capital used up on 2023-11-21 UTC; in sample, no evidence: the weights know this stretch"
     )
     degraded = "Odd 5: 1,200 decisions degraded, non_finite; 1 decision degraded, error"
-    assert f"{degraded}; 3 openings skipped, not affordable; {after}" in said
-    assert f"{degraded}; 1 opening skipped, not affordable; {after}" in said
+    assert f"{degraded}; 3 orders skipped, not affordable; {after}" in said
+    assert f"{degraded}; 1 order skipped, not affordable; {after}" in said
     assert "Alpha 5:" not in said
     assert said.count("too few bars") == 2
 

@@ -8,6 +8,7 @@ import pytest
 from hrm_runtime import Account
 from hrm_runtime.artifact.decision import Reason, hold
 from hrm_runtime.backtest.book import Book, Exit, Trade
+from hrm_runtime.backtest.rules import HOST, HOST_NO_TARGET, HOST_OWN_PRICE, OURS, RULES, Rules
 from hrm_runtime.market.actions import Action, Side
 from hrm_runtime.market.instruments import Instrument, Trading
 
@@ -18,6 +19,9 @@ INDEX = replace(STOCK, type="index", premium_min=0.01, premium_max=0.03)
 TRADING = Trading(
     cost_fraction=0.001, brokerage_entry=25.0, brokerage_exit=35.0, stop_atr=1.5, target_atr=3.0
 )
+OWN_PRICE = replace(OURS, exits_at="level")
+FIXED = replace(OURS, trailing=False, target=True)
+FIXED_OWN_PRICE = replace(FIXED, exits_at="level")
 ENTRY_COST = 0.001 * 100 * 50 + 25  # of five lots at 100
 
 
@@ -199,7 +203,7 @@ def test_a_close_that_reaches_the_stop_fills_it_there_or_at_its_own_price(
 ) -> None:
     at = 300 * len(closes)
     assert ended(walked(opened(side), *closes)) == (at, closes[-1], Exit.STOP)
-    assert ended(walked(opened(side, host_fills=True), *closes)) == (at, stop, Exit.STOP)
+    assert ended(walked(opened(side, rules=OWN_PRICE), *closes)) == (at, stop, Exit.STOP)
 
 
 def test_while_it_trails_no_target_is_checked() -> None:
@@ -215,19 +219,19 @@ def test_while_it_trails_no_target_is_checked() -> None:
     ("side", "better", "target"), [(Side.LONG, 105.9, 106.0), (Side.SHORT, 94.1, 94.0)]
 )
 def test_a_fixed_stop_stays_and_has_a_target(side: Side, better: float, target: float) -> None:
-    book = walked(opened(side, trailing=False), better)
+    book = walked(opened(side, rules=FIXED), better)
     stop = 100 - 3 * side
     found = book.account(better).distance_to_trail
     assert found == pytest.approx(side * (better - stop) / better, rel=1e-12)
     assert ended(walked(book, target)) == (300, target, Exit.TARGET)
-    stopped = walked(opened(side, trailing=False), better, stop)
+    stopped = walked(opened(side, rules=FIXED), better, stop)
     assert ended(stopped) == (600, stop, Exit.STOP)
 
 
 @pytest.mark.parametrize(("side", "close"), [(Side.LONG, 109.0), (Side.SHORT, 91.0)])
 def test_a_target_is_filled_at_the_close_or_at_its_own_price(side: Side, close: float) -> None:
-    assert ended(walked(opened(side, trailing=False), close)) == (300, close, Exit.TARGET)
-    hosted = opened(side, trailing=False, host_fills=True)
+    assert ended(walked(opened(side, rules=FIXED), close)) == (300, close, Exit.TARGET)
+    hosted = opened(side, rules=FIXED_OWN_PRICE)
     assert ended(walked(hosted, close)) == (300, 100 + 6 * side, Exit.TARGET)
 
 
@@ -260,3 +264,109 @@ def test_costs_alone_can_use_up_the_cash() -> None:
     book = opened(Side.LONG, 400.0, atr=50.0, instrument=INDEX, trading=dear)
     assert book.cash == pytest.approx(10_000 - 12_025)
     assert ended(walked(book, 101.0)) == (300, 101.0, Exit.CAPITAL)
+
+
+# the host's rules
+
+
+def test_the_host_takes_brokerage_alone() -> None:
+    book = opened(rules=HOST)
+    assert book.cash == 10_000 - 25
+    book.close(104.0, 900, Exit.ACTION)
+    (trade,) = book.trades
+    assert (trade.costs, trade.profit, book.cash) == (60.0, 140.0, 10_140.0)
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted", "lots"),
+    [(OURS, 50.0, 50), (HOST, 49.9, 49), (HOST, 50.0, 498), (HOST, 1000.0, 498)],
+)
+def test_the_host_takes_fifty_lots_for_as_many_as_it_affords(
+    rules: Rules, wanted: float, lots: int
+) -> None:
+    book = opened(Side.LONG, wanted, instrument=INDEX, rules=rules)
+    assert book.account(100.0).position_quantity == lots
+
+
+def test_a_close_that_the_cash_caps_is_of_a_part() -> None:
+    book = Book(10_025.0, STOCK, TRADING, HOST)
+    close = replace(DECIDED, action=Action.CLOSE_LONG, quantity=10.0)
+    assert book.open(Side.LONG, 60.0, 100.0, 2.0, 300)
+    assert book.execute(close, 104.0, 2.0, 600)  # (10000 - 25) / 1040 = 9.6
+    assert book.account(104.0) == Account(10_325.0, 1.0, 100.0, 40.0, True, 7.0 / 104)
+    assert book.execute(close, 104.0, 2.0, 900)
+    assert book.account(104.0) == Account.flat(10_330.0)
+    parts = [(trade.lots, trade.exited, trade.costs, trade.profit) for trade in book.trades]
+    assert parts == [(9, 600, 22.5 + 35, 302.5), (1, 900, 2.5 + 35, 2.5)]
+
+
+def test_a_close_that_the_cash_does_not_pay_for_is_not_done() -> None:
+    book = Book(1_025.0, STOCK, TRADING, HOST)
+    assert book.open(Side.SHORT, 1.0, 100.0, 2.0, 300)
+    before = book.account(99.0)
+    assert not book.execute(replace(DECIDED, action=Action.CLOSE_SHORT), 99.0, 2.0, 600)
+    assert (book.account(99.0), book.trades) == (before, [])
+    assert book.settle(103.0, 900)  # a stop is not capped
+    assert ended(book) == (900, 103.0, Exit.STOP)
+
+
+@pytest.mark.parametrize("side", [Side.LONG, Side.SHORT], ids=["long", "short"])
+@pytest.mark.parametrize(
+    ("rules", "moves", "at", "why"),
+    [
+        (HOST, [9], 9, Exit.TARGET),
+        (HOST_OWN_PRICE, [9], 6, Exit.TARGET),
+        (HOST_NO_TARGET, [9, 6], 6, Exit.STOP),
+        (HOST, [5, 1], 1, Exit.STOP),
+        (HOST_OWN_PRICE, [5, 1], 2, Exit.STOP),  # the trail
+        (HOST_OWN_PRICE, [5, -4], -3, Exit.STOP),  # the stop is looked at before the trail
+    ],
+)
+def test_the_first_of_stop_target_and_trail_ends_a_position(
+    side: Side, rules: Rules, moves: list[int], at: int, why: Exit
+) -> None:
+    book = walked(opened(side, rules=rules), *(100.0 + side * move for move in moves))
+    assert ended(book) == (300 * len(moves), 100.0 + side * at, why)
+
+
+def test_where_nothing_moves_the_trail_of_the_host_is_reached_at_once() -> None:
+    assert ended(walked(opened(atr=0.0, rules=HOST_NO_TARGET), 101.0)) == (300, 101.0, Exit.STOP)
+    assert walked(opened(atr=0.0, rules=OURS), 101.0).trades == []
+
+
+def test_the_host_keeps_a_position_that_has_used_up_the_capital() -> None:
+    book = walked(leveraged(rules=replace(HOST, all_in=500.0)), 90.0)
+    assert (book.trades, book.used_up) == ([], False)
+    assert book.equity(90.0) == 10_000 - 25 - 40_000
+
+
+# a bar further
+
+
+def test_ours_fills_at_the_open_and_then_holds_the_close_to_the_levels() -> None:
+    book = Book(10_000.0, STOCK, TRADING)
+    assert book.advance(replace(DECIDED, action=Action.BUY_LONG), 100.0, 97.0, 2.0, 300)
+    assert ended(book) == (300, 97.0, Exit.STOP)
+    book = opened()
+    assert book.advance(replace(DECIDED, action=Action.CLOSE_LONG), 101.0, 90.0, 2.0, 600)
+    assert ended(book) == (600, 101.0, Exit.ACTION)
+
+
+def test_the_host_fills_at_the_close_unless_a_level_was_reached_there() -> None:
+    book = Book(10_000.0, STOCK, TRADING, HOST)
+    assert book.advance(replace(DECIDED, action=Action.BUY_LONG), 90.0, 100.0, 2.0, 300)
+    assert book.account(100.0) == Account(9975.0, 5.0, 100.0, 0.0, True, 0.03)
+    close = replace(DECIDED, action=Action.CLOSE_LONG)
+    assert book.advance(close, 90.0, 97.0, 2.0, 600)
+    assert ended(book) == (600, 97.0, Exit.STOP)
+    book = opened(rules=HOST)
+    assert book.advance(close, 90.0, 97.5, 2.0, 600)
+    assert ended(book) == (600, 97.5, Exit.ACTION)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_an_opening_that_is_not_done_is_told_whatever_the_rules(rules: Rules) -> None:
+    book = Book(1_000.0, STOCK, TRADING, rules)
+    buy = replace(DECIDED, action=Action.BUY_LONG)
+    assert not book.advance(buy, 100.0, 100.0, 2.0, 300)
+    assert book.account(100.0) == Account.flat(1_000.0)

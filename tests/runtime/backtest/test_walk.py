@@ -29,6 +29,7 @@ from hrm_runtime import (
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.book import Exit
 from hrm_runtime.backtest.bootstrap import interval
+from hrm_runtime.backtest.rules import HOST, OURS, Rules
 from hrm_runtime.backtest.walk import Backtest, backtest, backtests, decision_bars
 from hrm_runtime.errors import BadBars, NothingToDecide
 from hrm_runtime.market.actions import LEGAL, Side
@@ -39,6 +40,8 @@ ON = {"instrument": "Alpha", "timeframe": "5"}
 NEEDED = 205
 LONG = 1100
 """Bars among which dice open and close positions dozens of times."""
+OWN_PRICE = replace(OURS, exits_at="level")
+FIXED = replace(OURS, trailing=False, target=True)
 LAST_QUIET = EARLIEST_STAMP + 300 * (NEEDED - 1)
 """The stamp of the first bar that can be decided at."""
 
@@ -161,13 +164,13 @@ def test_the_account_is_that_of_the_close_decided_at(contract: Contract) -> None
 
 
 @pytest.mark.parametrize(
-    ("host_fills", "price"), [(False, 99.5), (True, 101.0)], ids=["close", "host"]
+    ("rules", "price"), [(OURS, 99.5), (OWN_PRICE, 101.0)], ids=["close", "own price"]
 )
-def test_a_stop_is_filled_at_its_close_or_as_the_host_books_it(
-    contract: Contract, host_fills: bool, price: float
+def test_a_stop_is_filled_at_its_close_or_at_its_own_price(
+    contract: Contract, rules: Rules, price: float
 ) -> None:
     model = Scripted(contract, {0: BUY})
-    found = walk(model, bars_of((102, 104), (103, 99.5), (99, 99)), host_fills=host_fills)
+    found = walk(model, bars_of((102, 104), (103, 99.5), (99, 99)), rules=rules)
     (trade,) = found.trades
     assert trade.exit_price == pytest.approx(price, rel=1e-12)
     assert (trade.exited, trade.ended) == (LAST_QUIET + 600, Exit.STOP)
@@ -178,7 +181,7 @@ def test_a_stop_is_filled_at_its_close_or_as_the_host_books_it(
 def test_fixed_exits_have_a_target(contract: Contract) -> None:
     tail = [(102, 109), (109, 107), (107, 100)]
     (held,) = walk(Scripted(contract, {0: BUY}), bars_of(*tail)).trades
-    (fixed,) = walk(Scripted(contract, {0: BUY}), bars_of(*tail), trailing=False).trades
+    (fixed,) = walk(Scripted(contract, {0: BUY}), bars_of(*tail), rules=FIXED).trades
     assert (fixed.exited, fixed.exit_price, fixed.ended) == (LAST_QUIET + 300, 109.0, Exit.TARGET)
     assert (held.exited, held.exit_price, held.ended) == (LAST_QUIET + 900, 100.0, Exit.STOP)
 
@@ -190,6 +193,30 @@ def test_the_stop_is_as_far_as_the_atr_of_the_deciding_bar_says(contract: Contra
     atr = row(bars[: NEEDED + 1], 200).atr
     assert atr == pytest.approx((13 * 2 + 12) / 14)
     assert model.seen[2][1].distance_to_trail == pytest.approx(1.5 * atr / 111)
+
+
+def test_the_host_fills_at_the_next_close_without_proportional_costs(contract: Contract) -> None:
+    model = Scripted(contract, {0: BUY, 2: CLOSE_LONG})
+    found = walk(model, bars_of((102, 104), (105, 103), (106, 105), (99, 99)), rules=HOST)
+    atr = row(bars_of((102, 104)), 200).atr  # of the bar it is filled in, at 104
+    assert atr != row(bars_of(), 200).atr
+    held = Account(9975, 5, 104, 0, True, 1.5 * atr / 104)
+    expected = [
+        Account.flat(10_000),
+        held,
+        replace(held, unrealized_pnl=-50, distance_to_trail=(103 - 104 + 1.5 * atr) / 103),
+        Account.flat(9975 + 50 - 35),
+    ]
+    for (_, account), wanted in zip(model.seen, expected, strict=True):
+        assert vars(account) == pytest.approx(vars(wanted), rel=1e-12)
+    assert found.equity == pytest.approx([10_000, 9975, 9925, 9990, 9990], rel=1e-12)
+    assert found.buy_and_hold == pytest.approx(
+        [10_000, 10_000, *(10_000 / 104 * p for p in (103, 105, 99))]
+    )
+    (trade,) = found.trades
+    assert (trade.entered, trade.exited) == (LAST_QUIET + 300, LAST_QUIET + 900)
+    assert (trade.costs, trade.profit, trade.ended) == (60.0, -10.0, Exit.ACTION)
+    assert found.rules is HOST
 
 
 def test_what_cannot_be_afforded_is_counted_and_skipped(contract: Contract) -> None:
@@ -284,10 +311,10 @@ def bars() -> Bars:
     return random_bars(700, seed=36)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["trailing", "fixed"])
+@pytest.fixture(scope="module", params=[OURS, FIXED], ids=["trailing", "fixed"])
 def diced(request: pytest.FixtureRequest, contract: Contract) -> Backtest:
     bars = random_bars(LONG, seed=5)
-    return walk(Dice(contract), bars, capital=20_000.0, trailing=request.param)
+    return walk(Dice(contract), bars, capital=20_000.0, rules=request.param)
 
 
 def test_dice_trade_on_both_sides_and_are_stopped(diced: Backtest) -> None:
@@ -360,10 +387,10 @@ def test_two_walks_are_equal(model: Model, bars: Bars) -> None:
     assert first.return_interval == second.return_interval
 
 
-def test_host_fills_flatter(contract: Contract) -> None:
+def test_fills_at_their_own_price_flatter(contract: Contract) -> None:
     bars = random_bars(LONG, seed=5)
     ours, hosts = (
-        walk(Dice(contract), bars, capital=1e6, host_fills=host) for host in (False, True)
+        walk(Dice(contract), bars, capital=1e6, rules=rules) for rules in (OURS, OWN_PRICE)
     )
     better = [
         theirs.side * (theirs.exit_price - trade.exit_price)
