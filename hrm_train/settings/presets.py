@@ -82,5 +82,7 @@ def add_preset(folder: str | Path, name: str) -> Path:
             partial.write_bytes(after)
             shutil.copymode(path, partial)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"{path}: expected a settings file to add to: {error}") from error
+        raise SettingsInvalid(
+            f"{path}: expected a settings file to add to; without --add one is written: {error}"
+        ) from error
     return path

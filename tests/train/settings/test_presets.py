@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a document that is ended": (b"a: 1\n...\n", "it would be no YAML .*document start"),
     "a text without a final newline": (b"a: |\n  x", "something else in it would change; add"),
     "no YAML": (b"a: [\n", "expected YAML of one document: "),
-    "no text": (b"a: \xff\n", "expected a settings file to add to: "),
+    "no text": (b"a: \xff\n", "expected a settings file to add to; without --add one is"),
 }
 
 

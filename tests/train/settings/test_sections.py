@@ -7,7 +7,7 @@ import pytest
 
 from hrm_train import load_settings
 from hrm_train.errors import SettingsInvalid
-from hrm_train.settings import Settings, parse_settings, preset
+from hrm_train.settings import Settings, parse_settings, preset, render
 
 HOST = """\
 # a trading process
@@ -89,6 +89,7 @@ def test_ours_stand_inside_our_section_beside_a_hosts_of_the_same_names(tmp_path
 
 def test_ours_stand_inside_our_section_in_a_file_of_our_own(tmp_path: Path) -> None:
     assert load(tmp_path, OURS + INSIDE) == parse_settings(INSIDE_PARSED)
+    assert render(load(tmp_path, OURS + INSIDE)) == render(parse_settings(INSIDE_PARSED))
     nested = {NETWORK: INSIDE_PARSED[NETWORK] | {"training": INSIDE_PARSED["training"]}}
     assert parse_settings(nested).training == parse_settings(INSIDE_PARSED).training
 
