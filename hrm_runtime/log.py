@@ -10,6 +10,17 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 def log(level: int, event: str, error: BaseException | None = None, **fields: object) -> None:
+    """Log `event` with `fields`, as `log_to` does, to the logger of this package."""
+    log_to(LOGGER, level, event, error, **fields)
+
+
+def log_to(
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    error: BaseException | None = None,
+    **fields: object,
+) -> None:
     """Log `event` with `fields` as `event name="value" ...`.
 
     The fields are also in the record's attribute `hrm`, for handlers that write them as they are.
@@ -19,10 +30,10 @@ def log(level: int, event: str, error: BaseException | None = None, **fields: ob
         level: of `logging`.
         error: whose traceback goes with it.
     """
-    if not LOGGER.isEnabledFor(level):
+    if not logger.isEnabledFor(level):
         return
     text = " ".join(
         (event, *(f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()))
     )
     with suppress(Exception):
-        LOGGER.log(level, "%s", text, exc_info=error, extra={"hrm": {"event": event, **fields}})
+        logger.log(level, "%s", text, exc_info=error, extra={"hrm": {"event": event, **fields}})

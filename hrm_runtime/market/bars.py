@@ -1,7 +1,7 @@
 """Bars: open-time-stamped OHLCV columns that are clean by construction."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
@@ -18,6 +18,9 @@ Integers = npt.NDArray[np.int64]
 PRICES: Final = ("open", "high", "low", "close")
 
 REQUIRED: Final = ("datetime", *PRICES)
+
+STAMPS: Final = ("datetime", "datetime_epoch")
+"""What files call the column of stamps: the second, with a host's features in them."""
 
 PRICE_RANGE: Final = (1e-12, 1e12)
 """A price outside is refused as a feed error; inside, no feature can overflow float32."""
@@ -189,18 +192,37 @@ def real_numbers(value: object) -> npt.NDArray[Any]:
     return array
 
 
-def require_columns(found: Iterable[str]) -> None:
+def require_columns(found: Iterable[str], stamps: Sequence[str] = STAMPS[:1]) -> None:
     """Hold the column names of a file or mapping to those that bars need.
+
+    Args:
+        stamps: names of which one must be there, for `datetime`.
 
     Raises:
         BadBars: naming those that are missing.
     """
     names = list(map(str, found))
-    if missing := [name for name in REQUIRED if name not in names]:
+    missing = [name for name in PRICES if name not in names]
+    if not set(stamps).intersection(names):
+        missing = ["datetime", *missing]
+    if missing:
         raise BadBars(
             f"bars: expected the columns {', '.join(REQUIRED)}; missing {', '.join(missing)}; "
             f"found {', '.join(names) or 'none'}{'; rename them' if names else ''}"
         )
+
+
+def columns_in_file(found: Iterable[str]) -> list[str]:
+    """The columns of a file that bars are made of, stamps first, `volume` last if there is any.
+
+    Where both of `STAMPS` are there, both are to be read, and must be equal.
+
+    Raises:
+        BadBars: as `require_columns`.
+    """
+    names = list(found)
+    require_columns(names, STAMPS)
+    return [name for name in (*STAMPS, *PRICES, "volume") if name in names]
 
 
 def _numbers(name: str, column: object) -> Floats:

@@ -3,14 +3,14 @@
 import csv
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from hrm_runtime.errors import BadBars
-from hrm_runtime.market.bars import REQUIRED, Bars, Floats, require_columns
+from hrm_runtime.market.bars import REQUIRED, STAMPS, Bars, Floats, columns_in_file
 from hrm_runtime.market.stamps import bad_stamp, dates_to_seconds, not_stamps
 
 _DATE: Final = re.compile(r"\s*\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
@@ -21,10 +21,13 @@ _ZONED: Final = re.compile(r"(Z|[+-]\d{2}:?\d{2})\s*$")
 def read_csv(path: str | Path) -> Bars:
     """Bars from a CSV file with a header; columns are found by name, others are ignored.
 
+    A file that a host has computed features into calls its stamps `datetime_epoch`.
+
     Raises:
         BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
-            not a number or a stamp not in seconds (the message names line and column), or as
-            `Bars`. Parquet is refused with what reads it: `hrm_train.parquet`.
+            not a number or a stamp not in seconds (the message names line and column), two columns
+            of stamps differ, or as `Bars`. Parquet is refused with what reads it:
+            `hrm_train.parquet`.
     """
     path = Path(path)
     if path.suffix.lower() == ".parquet":
@@ -54,8 +57,7 @@ def write_csv(bars: Bars, path: str | Path) -> None:
 def _columns(file: Iterable[str]) -> dict[str, Floats]:
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
-    _require_header(header)
-    known = [name for name in (*REQUIRED, "volume") if name in header]
+    known = _known(header)
     places = [header.index(name) for name in known]
     rows, lines = [], []
     for cells in reader:
@@ -63,16 +65,35 @@ def _columns(file: Iterable[str]) -> dict[str, Floats]:
             rows.append(_numbers_of_line(reader.line_num, cells, header, places))
             lines.append(reader.line_num)
     table = np.array(rows).reshape(len(rows), len(known))
-    _require_finite(table[:, : len(REQUIRED)], lines, REQUIRED)
-    stamps = table[:, known.index("datetime")]
-    if (bad := not_stamps(stamps)).any():
-        where = int(np.argmax(bad))
-        raise BadBars(f"line {lines[where]}, column datetime: {bad_stamp(stamps[where])}")
-    return dict(zip(known, table.T, strict=True))
+    columns = dict(zip(known, table.T, strict=True))
+    _require_finite(columns, lines)
+    return _with_one_stamp(columns, lines)
 
 
-def _require_header(header: list[str]) -> None:
-    """Refuse a first line that does not name columns by what it is instead."""
+def _with_one_stamp(columns: dict[str, Floats], lines: list[int]) -> dict[str, Floats]:
+    """The same with its stamps as `datetime`, whichever column has them."""
+    stamps = {name: columns.pop(name) for name in STAMPS if name in columns}
+    for name, column in stamps.items():
+        if (bad := not_stamps(column)).any():
+            where = int(np.argmax(bad))
+            raise BadBars(f"line {lines[where]}, column {name}: {bad_stamp(column[where])}")
+    first, *others = stamps.values()
+    for other in others:
+        if (differs := first != other).any():
+            where = int(np.argmax(differs))
+            raise BadBars(
+                f"line {lines[where]}: expected one stamp, found {first[where]:.0f} in "
+                f"{STAMPS[0]} and {other[where]:.0f} in {STAMPS[1]}; drop the wrong column"
+            )
+    return {"datetime": first, **columns}
+
+
+def _known(header: list[str]) -> list[str]:
+    """The columns that bars are made of.
+
+    Raises:
+        BadBars: the first line names none, and what it is instead; or one is missing.
+    """
     columns = ",".join(REQUIRED)
     if not any(header):
         raise BadBars(
@@ -90,7 +111,7 @@ def _require_header(header: list[str]) -> None:
             f"line 1: expected a header, found the numbers of a bar; write {columns}, or what "
             "its columns are, into a line before it"
         )
-    require_columns(header)
+    return columns_in_file(header)
 
 
 def _is_number(text: str) -> bool:
@@ -128,7 +149,7 @@ def _bad_cell(name: str, cell: str) -> str:
         return "expected a number, found an empty cell; fill it or drop the line"
     if re.fullmatch(r"\s*[+-]?[\d.]*,\d*\s*", cell):
         return f"expected a number with a decimal point, found {cell!r}; write it with one"
-    if name != "datetime":
+    if name not in STAMPS:
         return f"expected a number, found {cell!r}; mend it or drop the line"
     return f"expected epoch seconds (UTC), found {cell!r}" + (
         f"; convert it with pandas: {dates_to_seconds(_ZONED.search(cell) is not None)}"
@@ -137,11 +158,13 @@ def _bad_cell(name: str, cell: str) -> str:
     )
 
 
-def _require_finite(table: Floats, lines: list[int], names: Sequence[str]) -> None:
-    bad = ~np.isfinite(table)
+def _require_finite(columns: dict[str, Floats], lines: list[int]) -> None:
+    """Of every column but that of volume, which no feature reads."""
+    names = [name for name in columns if name != "volume"]
+    bad = ~np.isfinite([columns[name] for name in names])  # [column, row]
     if bad.any():
-        row, column = np.argwhere(bad)[0].tolist()
+        row, column = np.argwhere(bad.T)[0].tolist()
         raise BadBars(
             f"line {lines[row]}, column {names[column]}: expected a finite number, found "
-            f"{table[row, column]:g}; fill it or drop the line"
+            f"{columns[names[column]][row]:g}; fill it or drop the line"
         )

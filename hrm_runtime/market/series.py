@@ -20,6 +20,9 @@ SUFFIXES: Final = (".csv", ".parquet")
 READERS: Final[Mapping[str, Reader]] = {".csv": read_csv}
 """What this package reads, by suffix. `hrm_train.parquet.READERS` also reads Parquet."""
 
+FEATURES: Final = "features_"
+"""What a host puts before the name of a file of bars that it has computed features into."""
+
 _ESCAPED: Final = re.compile("(?:%[0-9A-Fa-f]{2})+")
 
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in '%/\\:*?"<>|'}
@@ -118,6 +121,8 @@ def series_files(
 def series_name(path: str | Path) -> tuple[str, str]:
     """(instrument, timeframe) from a bars file named `{SYMBOL}_{TIMEFRAME}.csv`.
 
+    `features_` before the symbol, as a host names files with features beside the bars, is no part
+    of it.
     What no file name can hold is written as in URLs: `EUR%2FUSD_60.csv` is EUR/USD at 60. A percent
     sign that begins no UTF-8 character written so stands for itself.
 
@@ -130,6 +135,7 @@ def series_name(path: str | Path) -> tuple[str, str]:
             f"{path}: expected a file named SYMBOL_TIMEFRAME.csv, for example Nifty_5.csv; rename "
             "it, or give both --instrument and --timeframe to predict, trace or backtest"
         )
+    symbol = symbol.removeprefix(FEATURES) or symbol
     instrument, timeframe = (_ESCAPED.sub(_unescaped, part) for part in (symbol, timeframe))
     require_name(instrument, f"{path}: instrument")
     require_name(timeframe, f"{path}: timeframe")
@@ -144,7 +150,10 @@ def series_file(instrument: str, timeframe: str) -> str:
     """
     require_name(instrument, "instrument")
     require_name(timeframe, "timeframe")
-    return f"{instrument.translate(_ESCAPES)}_{timeframe.translate(_ESCAPES | _UNDERSCORE)}.csv"
+    symbol = instrument.translate(_ESCAPES)
+    if symbol.startswith(FEATURES):  # a name that begins so keeps it
+        symbol = f"%{ord(symbol[0]):02X}{symbol[1:]}"
+    return f"{symbol}_{timeframe.translate(_ESCAPES | _UNDERSCORE)}.csv"
 
 
 def require_name(name: str, where: str) -> None:

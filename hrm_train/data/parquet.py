@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from hrm_runtime.errors import BadBars
 from hrm_runtime.market import series
-from hrm_runtime.market.bars import REQUIRED, Bars, require_columns
+from hrm_runtime.market.bars import STAMPS, Bars, columns_in_file
 from hrm_runtime.market.series import Reader
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 def read_parquet(path: str | Path) -> Bars:
     """Bars from a Parquet file; columns are found by name, others are ignored.
 
+    A file that a host has computed features into calls its stamps `datetime_epoch`.
+
     Raises:
         BadBars: the file is missing, unreadable or not Parquet, a column is missing or not of
-            numbers, `datetime` is not of integers, a value is null (the message names the row), or
-            as `Bars`.
+            numbers, stamps are not of integers, a value is null (the message names the row), two
+            columns of stamps differ, or as `Bars`.
     """
     import polars  # training from tensors needs none
 
@@ -28,10 +30,9 @@ def read_parquet(path: str | Path) -> Bars:
     try:
         content = path.read_bytes()  # polars would take some names for patterns or addresses
         found = polars.read_parquet_schema(BytesIO(content))
-        require_columns(found)
-        names: list[str] = [name for name in (*REQUIRED, "volume") if name in found]
-        frame = polars.read_parquet(BytesIO(content), columns=names)
+        frame = polars.read_parquet(BytesIO(content), columns=columns_in_file(found))
         _require_numbers(frame)
+        frame = _with_one_stamp(frame)
         return Bars.of(frame.cast(polars.Float64).to_dict(as_series=True))
     except (OSError, polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
         raise BadBars(f"{path}: expected a readable Parquet file: {error}") from error
@@ -50,10 +51,10 @@ def _require_numbers(frame: "polars.DataFrame") -> None:
         name, kind = column.name, column.dtype
         if name == "volume" and kind == polars.Null:  # nobody knows any, and no feature reads it
             continue
-        if name == "datetime" and not kind.is_integer():
+        if name in STAMPS and not kind.is_integer():
             raise BadBars(
                 f"expected integers in column {name}, whole epoch seconds (UTC); found "
-                f"{kind}{_to_seconds(kind)}"
+                f"{kind}{_to_seconds(name, kind)}"
             )
         if not kind.is_numeric():
             raise BadBars(f"expected numbers in column {name}: found {kind}")
@@ -62,7 +63,22 @@ def _require_numbers(frame: "polars.DataFrame") -> None:
             raise BadBars(f"row {row}: expected a number in every column: found null in {name}")
 
 
-def _to_seconds(kind: "polars.DataType") -> str:
+def _with_one_stamp(frame: "polars.DataFrame") -> "polars.DataFrame":
+    """The same with its stamps as `datetime`, whichever column has them."""
+    first, *others = [name for name in STAMPS if name in frame.columns]
+    for other in others:
+        differs = frame[first] != frame[other]
+        if differs.any():
+            row = differs.arg_max()
+            assert row is not None  # there is one
+            raise BadBars(
+                f"row {row}: expected one stamp, found {frame[first][row]} in {first} and "
+                f"{frame[other][row]} in {other}; drop the wrong column"
+            )
+    return frame.drop(others).rename({first: "datetime"})
+
+
+def _to_seconds(name: str, kind: "polars.DataType") -> str:
     """How a column of dates, of this kind, becomes epoch seconds; nothing where it is none."""
     import polars
 
@@ -72,7 +88,7 @@ def _to_seconds(kind: "polars.DataType") -> str:
     zoned = isinstance(kind, polars.Datetime) and kind.time_zone is not None
     zone = "" if zoned else ".dt.replace_time_zone('Asia/Kolkata')"
     return (
-        "; convert dates with polars: frame.with_columns(polars.col('datetime')"
+        f"; convert dates with polars: frame.with_columns(polars.col('{name}')"
         f"{steps.get(kind.base_type(), '')}{zone}.dt.epoch('s'))"
         + ("" if zoned else ", with the zone of the market's clock")
     )

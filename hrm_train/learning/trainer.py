@@ -32,6 +32,7 @@ from hrm_train.learning.devices import (
     summed,
 )
 from hrm_train.learning.epochs import OnProgress, Progress, fit
+from hrm_train.learning.events import Events
 from hrm_train.learning.plan import Plan, fold_source, held_out, switch_quantisers_on, unseen_by
 from hrm_train.learning.run import Run
 from hrm_train.learning.saving import Saver, saved_state, state_file
@@ -196,6 +197,7 @@ def _train(
         order = Order(train, slots, training)
         run = Run(fabric, start.model, start.prepared, order, start.untrained)
         saver = Saver(writer, plan, start.prepared, run)
+        events = Events(saver)
         position = Position(step=0, epochs=(), loss_sum=0.0, loss_steps=0)
         if state is not None:
             run.restore(state.tensors, state.position.step)
@@ -204,9 +206,12 @@ def _train(
             if fabric.is_global_zero:
                 writer.begin(plan.settings, kept)
             saver.save(position)
+        events.begun(position, resumed=state is not None)
         if training.compile and is_gpu(fabric):
             run.compile()
-        _train_on(saver, position, on_progress, stop)
+        with events.failing():
+            position = _train_on(saver, events, position, on_progress, stop)
+        events.done(position)
     fabric.barrier()
     return load_checkpoint(writer.folder)
 
@@ -234,9 +239,13 @@ def _require_shared(fabric: Fabric, folder: Path, state: State | None) -> None:
 
 
 def _train_on(
-    saver: Saver, position: Position, on_progress: OnProgress, stop: Callable[[], bool]
-) -> None:
-    """Train from `position` to the end, and keep in the folder what is to be kept."""
+    saver: Saver,
+    events: Events,
+    position: Position,
+    on_progress: OnProgress,
+    stop: Callable[[], bool],
+) -> Position:
+    """Train from `position` to the end, which is returned, and keep what is to be kept."""
     run, plan = saver.run, saver.plan
     fabric, training = run.fabric, plan.settings.training
     saved = time.monotonic()
@@ -251,12 +260,17 @@ def _train_on(
             saver.save(position)
             saved = time.monotonic()
             saver.tidy(position.epochs)
+            events.saved(position)
+        if ended:
+            events.epoch(position)
         if stopped:
+            events.stopped(position)
             fabric.barrier()  # no process ends before it is saved
             raise TrainingStopped(
                 f"{saver.writer.folder} holds training up to {position.told(training.epochs)}"
             )
     saver.tidy(position.epochs)  # a kill may have come between saving and this
+    return position
 
 
 def standing(out: str | Path, folds: int | None = None) -> dict[Path, Position | None]:

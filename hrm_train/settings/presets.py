@@ -1,11 +1,13 @@
-"""Presets: what each sets otherwise than the defaults, and a file to begin with."""
+"""Presets: what each sets otherwise than the defaults, and a file or a section to begin with."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from hrm_runtime.files import whole
 from hrm_train.errors import SettingsInvalid
+from hrm_train.settings.extension import extended
 from hrm_train.settings.reader import parse_settings
 from hrm_train.settings.schema import Settings
 from hrm_train.settings.writer import render
@@ -50,7 +52,8 @@ def write_preset(folder: str | Path, name: str) -> Path:
     text = render(preset(name))
     if os.path.lexists(path):
         raise SettingsInvalid(
-            f"{path}: expected to write a new file, found one; remove it or give another folder"
+            f"{path}: expected to write a new file, found one; remove it, give another folder, or "
+            "add to it with --add"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,4 +61,28 @@ def write_preset(folder: str | Path, name: str) -> Path:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SettingsInvalid(f"{path}: expected to write a new file: {error}") from error
+    return path
+
+
+def add_preset(folder: str | Path, name: str) -> Path:
+    """Add the commented settings of a preset to `folder`/settings.yaml, a host's file.
+
+    They are one section at its end. Every byte that was there stays.
+
+    Raises:
+        SettingsInvalid: no such preset, there is no such file, it has ours already, is no block
+            mapping of YAML, or would say something else than before; or it cannot be written. It
+            is as it was then.
+    """
+    path = Path(folder) / "settings.yaml"
+    try:
+        before = path.read_bytes()
+        after = extended(before.decode("utf-8"), preset(name), str(path)).encode("utf-8")
+        with whole(path.resolve()) as partial:  # a link stays one
+            partial.write_bytes(after)
+            shutil.copymode(path, partial)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(
+            f"{path}: expected a settings file to add to; without --add one is written: {error}"
+        ) from error
     return path

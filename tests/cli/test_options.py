@@ -32,7 +32,7 @@ DONE, BAD_INPUT = 0, 2
 ACCOUNT = "--capital --position --entry-price --unrealized-pnl --distance-to-trail"
 SERIES = "--data --instrument --timeframe"
 TABLE = {
-    "init": "DIR --preset",
+    "init": "DIR --preset --add",
     "prepare": "SETTINGS --data --out --json",
     "train": "SETTINGS --data --out --resume --init-from --quantise --folds --device --devices "
     "--nodes --tensorboard --json",

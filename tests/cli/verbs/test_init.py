@@ -28,3 +28,16 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert result.exit_code == BAD_INPUT
     assert "expected to write a new file" in result.stderr
     assert (tmp_path / "settings.yaml").read_text() == "mine"
+
+
+def test_init_adds_ours_to_a_hosts_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("trading: {symbol: Nifty}\n")
+    result = hrm("init", tmp_path, "--preset", "tiny", "--add")
+    assert result.exit_code == DONE
+    assert f"added hierarchical_reasoning_model to {path}" in result.stderr
+    assert path.read_text().startswith("trading: {symbol: Nifty}\n\n# The Hierarchical Reasoning")
+    assert load_settings(path) == preset("tiny")
+    again = hrm("init", tmp_path, "--add")
+    assert again.exit_code == BAD_INPUT
+    assert "expected no hierarchical_reasoning_model yet" in again.stderr

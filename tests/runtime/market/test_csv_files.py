@@ -55,6 +55,70 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert_equal(read_csv(path), Bars([31_536_300], [1.0], [3.0], [0.5], [2.0]))
 
 
+INDICATORS = [f"sma_{period}" for period in range(1, 49)]
+
+
+def features_file(path: Path, bars: Bars, **stamps: list[int]) -> Path:
+    """As a host writes one: prices and 48 indicators, rounded, and stamps under another name."""
+    names = ["open", "high", "low", "close", *stamps, *INDICATORS, "volume"]
+    rows = zip(
+        *(getattr(bars, name).tolist() for name in names[:4]),
+        *stamps.values(),
+        *([0.01 if number % 2 else ""] * len(bars) for number in range(48)),
+        [0] * len(bars),
+        strict=True,
+    )
+    lines = [",".join(names), *(",".join(map(str, row)) for row in rows)]
+    return write(path, "\n".join(lines) + "\n")
+
+
+def test_a_host_s_file_of_features_is_read_as_the_bars_in_it(tmp_path: Path) -> None:
+    raw = random_bars(300, seed=3)
+    rounded = {
+        name: np.round(getattr(raw, name), 1).tolist() for name in ("open", "high", "low", "close")
+    }
+    bars = Bars(raw.datetime, **rounded, volume=[0.0] * 300)
+    assert not np.array_equal(bars.close, raw.close)
+    stamps = raw.datetime.tolist()
+    path = features_file(tmp_path / "features_Nifty_5.csv", bars, datetime_epoch=stamps)
+    assert_equal(read_csv(path), bars)
+    path = features_file(path, bars, datetime_epoch=stamps, datetime=stamps)
+    assert_equal(read_csv(path), bars)
+
+
+def test_two_columns_of_stamps_that_differ_are_refused_with_the_first_line(tmp_path: Path) -> None:
+    bars = Bars(**COLUMNS)
+    path = features_file(
+        tmp_path / "x.csv", bars, datetime_epoch=[300, 601, 900], datetime=[300, 600, 901]
+    )
+    message = (
+        "x.csv: line 3: expected one stamp, found 600 in datetime and 601 in datetime_epoch; drop "
+        "the wrong column"
+    )
+    with pytest.raises(BadBars, match=f"{re.escape(message)}$"):
+        read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("2024-01-02 09:15:00", "expected epoch seconds (UTC), found '2024-01-02 09:15:00'; conv"),
+        ("1704167100000", "expected datetime in whole epoch seconds (UTC) below"),
+        ("", "expected a number, found an empty cell; fill it"),
+        ("nan", "expected a finite number, found nan; fill it"),
+    ],
+)
+@pytest.mark.parametrize("beside", ["", ",datetime"])
+def test_a_bad_stamp_is_named_by_the_column_that_it_is_in(
+    cell: str, message: str, beside: str, tmp_path: Path
+) -> None:
+    header = f"datetime_epoch,open,high,low,close{beside}\n"
+    path = write(tmp_path / "x.csv", f"{header}{cell},1,1,1,1{',300' * bool(beside)}\n")
+    expected = f"x.csv: line 2, column datetime_epoch: {message}"
+    with pytest.raises(BadBars, match=re.escape(expected)):
+        read_csv(path)
+
+
 def test_a_header_alone_is_no_bars(tmp_path: Path) -> None:
     assert len(read_csv(write(tmp_path / "header.csv", ",".join(NAMES) + "\n"))) == 0
 

@@ -85,6 +85,10 @@ def test_a_name_that_cannot_be_read_or_typed_is_refused(path: str, what: str) ->
         (("EUR/USD", "60"), "EUR%2FUSD_60.csv"),
         (("100%", "H_1"), "100%25_H%5F1.csv"),
         (('a\\b:c*d?e"f<g>h|i', "5"), "a%5Cb%3Ac%2Ad%3Fe%22f%3Cg%3Eh%7Ci_5.csv"),
+        (("features_Nifty", "5"), "%66eatures_Nifty_5.csv"),
+        (("features_", "5"), "%66eatures__5.csv"),
+        (("features", "5"), "features_5.csv"),
+        (("Features_Nifty", "5"), "Features_Nifty_5.csv"),
     ],
 )
 def test_a_file_is_named_after_its_series(name: tuple[str, str], file: str) -> None:
@@ -92,10 +96,37 @@ def test_a_file_is_named_after_its_series(name: tuple[str, str], file: str) -> N
     assert series_name(file) == name
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("features_Nifty_5.csv", ("Nifty", "5")),
+        ("folder/features_Bank_Nifty_D.parquet", ("Bank_Nifty", "D")),
+        ("features_EUR%2FUSD_60.csv", ("EUR/USD", "60")),
+        ("features_features_Nifty_5.csv", ("features_Nifty", "5")),
+        ("features_%66eatures_Nifty_5.csv", ("features_Nifty", "5")),
+        ("features__5.csv", ("features_", "5")),
+    ],
+)
+def test_a_host_s_file_of_features_is_of_the_series_behind_that(
+    path: str, name: tuple[str, str]
+) -> None:
+    assert series_name(path) == name
+
+
+def test_bars_and_a_host_s_features_of_one_series_are_two_files_of_it(tmp_path: Path) -> None:
+    for name in ("Nifty_5.csv", "features_Nifty_5.csv"):
+        write_csv(bars(), tmp_path / name)
+    message = (
+        r"features_Nifty_5\.csv: expected one file per series, .*[/\\]Nifty_5\.csv holds it too"
+    )
+    with pytest.raises(BadBars, match=message):
+        read_series(tmp_path)
+
+
 NAME = st.text(min_size=1).filter(lambda name: name.isprintable() and bool(name.strip()))
 
 
-@given(NAME, NAME)
+@given(NAME | NAME.map("features_".__add__), NAME)
 def test_every_name_comes_back_from_its_file(instrument: str, timeframe: str) -> None:
     file = series_file(instrument, timeframe)
     assert Path(file).name == file

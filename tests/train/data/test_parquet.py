@@ -141,6 +141,18 @@ def test_a_name_is_no_pattern_or_address(name: str, tmp_path: Path) -> None:
     assert_same(read_parquet(write(tmp_path / name, COLUMNS)), Bars(**COLUMNS))
 
 
+def test_a_host_s_file_of_features_is_read_as_the_bars_in_it(tmp_path: Path) -> None:
+    stamps = {"datetime_epoch": COLUMNS["datetime"]}
+    features = {f"sma_{period}": [None, 0.01, 0.02] for period in range(1, 49)}
+    prices = {name: column for name, column in COLUMNS.items() if name != "datetime"}
+    for more in ({}, {"datetime": polars.Series([300, 600, 900]).cast(polars.Int32)}):
+        path = write(
+            tmp_path / "features_Nifty_5.parquet", {**prices, **stamps, **features, **more}
+        )
+        assert_same(read_parquet(path), Bars(**COLUMNS))
+        assert [*read_series(tmp_path, READERS)] == [("Nifty", "5")]
+
+
 # refusals
 
 DAY = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
@@ -157,6 +169,11 @@ DAY = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
             "integers in column datetime, .*; found Float64",
         ),
         ({"datetime": ["300", "600", "900"]}, "integers in column datetime, .*; found String"),
+        (
+            {"datetime_epoch": [300, 601, 902]},
+            "row 1: expected one stamp, found 600 in datetime and 601 in datetime_epoch; drop",
+        ),
+        ({"datetime_epoch": ["1", "2", "3"]}, "integers in column datetime_epoch, .*; found Str"),
         ({"datetime": [3 * 10**11, 1, 2]}, "whole epoch seconds .* found 300000000000 in row 0"),
         (
             {"datetime": [31_536_300, None, 31_536_900]},

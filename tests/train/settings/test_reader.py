@@ -93,16 +93,34 @@ def test_every_value_given_is_taken(tmp_path: Path) -> None:
 
 
 UNKNOWN_KEYS = [
-    ("trainning", {}, "unknown key; check its name and its level (found {})"),
-    (
-        "h_module",
-        {"num_heads": 8},
-        "unknown key; check its name and its level (found {'num_heads': 8})",
-    ),
-    ("training.epoch", 3, "unknown key; check its name and its level (found 3)"),
-    ("network.h_modul", {}, "unknown key; check its name and its level (found {})"),
+    ("training.epoch", 3, "unknown key; did you mean epochs? (found 3)"),
+    ("network.h_modul", {}, "unknown key; did you mean h_module? (found {})"),
+    ("network.L-Module", {}, "unknown key; did you mean l_module? (found {})"),
+    ("network.trainning", {}, "unknown key; did you mean training? (found {})"),
     ("network.h_module.heads", 8, "unknown key; check its name and its level (found 8)"),
-    ("instruments.TCS.lots", 1, "unknown key; check its name and its level (found 1)"),
+    (
+        "network.N_cycles",
+        3,
+        "unknown key; it belongs in hierarchical_reasoning_model.hierarchical (found 3)",
+    ),
+    (
+        "network.ffn_dim",
+        3,
+        (
+            "unknown key; it belongs in hierarchical_reasoning_model.h_module or "
+            "hierarchical_reasoning_model.l_module (found 3)"
+        ),
+    ),
+    ("network.environment", {}, "unknown key; check its name and its level (found {})"),
+    ("network.training.symbol", 1, "unknown key; check its name and its level (found 1)"),
+    (
+        "instruments.TCS.lots",
+        1,
+        (
+            "unknown key; check its name and its level, or, if instruments is the host's, write "
+            "ours as hierarchical_reasoning_model.instruments (found 1)"
+        ),
+    ),
 ]
 MISTYPED = [
     ("training", 3, "expected a valid dictionary or instance of Training, found 3"),
@@ -192,8 +210,8 @@ def test_a_name_that_yaml_reads_as_a_number_is_a_name() -> None:
     [
         ({"timeframes": {"weekly": {}}}, "timeframes.weekly.seconds: expected, but missing"),
         (
-            {"timeframes": {"weekly": {"seconds": 1, "days": 7}}},
-            "timeframes.weekly.days: unknown key; check its name and its level (found 7)",
+            {"timeframes": {"weekly": {"seconds": 1, "second": 7}}},
+            "timeframes.weekly.second: unknown key; did you mean seconds? (found 7)",
         ),
         (
             {"timeframes": {5.5: {"seconds": 1}}},
@@ -233,7 +251,10 @@ def test_every_problem_has_its_own_line() -> None:
         ("- 1\n", r"file: expected a valid dictionary or instance of Settings, found \[1\]"),
         ("just words\n", "file: expected a valid dictionary.*found 'just words'"),
         ("a: [\n", "expected YAML: while parsing a flow node"),
-        ("a: !!python/object:os.system {}\n", "expected YAML: could not determine a constructor"),
+        (
+            "training: !!python/object:os.system {}\n",
+            "expected YAML: could not determine a constructor",
+        ),
     ],
 )
 def test_a_file_that_is_not_one_mapping_of_yaml_is_refused(
