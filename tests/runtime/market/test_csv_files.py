@@ -89,11 +89,14 @@ def test_a_host_s_file_of_features_is_read_as_the_bars_in_it(tmp_path: Path) -> 
 def test_two_columns_of_stamps_that_differ_are_refused_with_the_first_line(tmp_path: Path) -> None:
     bars = Bars(**COLUMNS)
     path = features_file(
-        tmp_path / "x.csv", bars, datetime_epoch=[300, 601, 900], datetime=[300, 600, 901]
+        tmp_path / "x.csv",
+        bars,
+        datetime_epoch=[31_536_300, 31_536_601, 31_536_900],
+        datetime=[31_536_300, 31_536_600, 31_536_901],
     )
     message = (
-        "x.csv: line 3: expected one stamp, found 600 in datetime and 601 in datetime_epoch; drop "
-        "the wrong column"
+        "x.csv: line 3: expected one stamp, found 31536600 in datetime and 31536601 in "
+        "datetime_epoch; drop the wrong column"
     )
     with pytest.raises(BadBars, match=f"{re.escape(message)}$"):
         read_csv(path)
@@ -103,7 +106,7 @@ def test_two_columns_of_stamps_that_differ_are_refused_with_the_first_line(tmp_p
     ("cell", "message"),
     [
         ("2024-01-02 09:15:00", "expected epoch seconds (UTC), found '2024-01-02 09:15:00'; conv"),
-        ("1704167100000", "expected datetime in whole epoch seconds (UTC) below"),
+        ("1704167100000", "expected datetime in whole epoch seconds (UTC) from 31536000"),
         ("", "expected a number, found an empty cell; fill it"),
         ("nan", "expected a finite number, found nan; fill it"),
     ],
@@ -113,7 +116,7 @@ def test_a_bad_stamp_is_named_by_the_column_that_it_is_in(
     cell: str, message: str, beside: str, tmp_path: Path
 ) -> None:
     header = f"datetime_epoch,open,high,low,close{beside}\n"
-    path = write(tmp_path / "x.csv", f"{header}{cell},1,1,1,1{',300' * bool(beside)}\n")
+    path = write(tmp_path / "x.csv", f"{header}{cell},1,1,1,1{',31536300' * bool(beside)}\n")
     expected = f"x.csv: line 2, column datetime_epoch: {message}"
     with pytest.raises(BadBars, match=re.escape(expected)):
         read_csv(path)

@@ -145,7 +145,7 @@ def test_a_host_s_file_of_features_is_read_as_the_bars_in_it(tmp_path: Path) -> 
     stamps = {"datetime_epoch": COLUMNS["datetime"]}
     features = {f"sma_{period}": [None, 0.01, 0.02] for period in range(1, 49)}
     prices = {name: column for name, column in COLUMNS.items() if name != "datetime"}
-    for more in ({}, {"datetime": polars.Series([300, 600, 900]).cast(polars.Int32)}):
+    for more in ({}, {"datetime": polars.Series(COLUMNS["datetime"]).cast(polars.Int32)}):
         path = write(
             tmp_path / "features_Nifty_5.parquet", {**prices, **stamps, **features, **more}
         )
@@ -170,8 +170,8 @@ DAY = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
         ),
         ({"datetime": ["300", "600", "900"]}, "integers in column datetime, .*; found String"),
         (
-            {"datetime_epoch": [300, 601, 902]},
-            "row 1: expected one stamp, found 600 in datetime and 601 in datetime_epoch; drop",
+            {"datetime_epoch": [31_536_300, 31_536_601, 31_536_902]},
+            "row 1: expected one stamp, found 31536600 in datetime and 31536601 in datetime_epoch; drop",
         ),
         ({"datetime_epoch": ["1", "2", "3"]}, "integers in column datetime_epoch, .*; found Str"),
         ({"datetime": [3 * 10**11, 1, 2]}, "whole epoch seconds .* found 300000000000 in row 0"),

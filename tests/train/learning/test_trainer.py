@@ -266,7 +266,12 @@ def test_a_device_that_is_missing_is_named_before_any_data_is_read(
         ("Nifty_5.csv", 50, DataInvalid, "found none: Nifty_5: 50 bars, "),
         ("Nifty_5.csv", 212, DataInvalid, "leaves . samples to train on and 0 to validate on"),
         ("Nifty_5.csv", 226, DataInvalid, "at least 32 validation samples"),
-        ("Nifty_15.csv", 300, DataInvalid, "Nifty_15: expected bars 900 s apart"),
+        (
+            "Nifty_15.csv",
+            300,
+            DataInvalid,
+            "Nifty_15: bars: expected bars of 900 s, found .* 300 s after",
+        ),
         ("Nifty_weekly.csv", 300, DataInvalid, "Nifty_weekly: timeframes.weekly: expected its se"),
     ],
 )
