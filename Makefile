@@ -24,7 +24,7 @@ test: check $(RUNTIME)/ready  ## everything CI runs
 	rm -rf build .coverage  # what an old build holds would be installed too
 	mkdir .coverage
 	$(VENV)/bin/slipcover --format json --out .coverage/source.json -m pytest $(PARALLEL) \
-		tests/train tests/cli tests/export $$(grep -rl importorskip tests/runtime)
+		tests/train tests/cli tests/export $$(grep -rl --include='*.py' importorskip tests/runtime)
 	$(RUNTIME)/$(PIP) install --no-deps --force-reinstall .
 	cd tests && ../$(RUNTIME)/bin/slipcover --source ../$(SITE)/hrm_runtime \
 		--format json --out ../.coverage/installed.json -m pytest $(PARALLEL) runtime

@@ -22,6 +22,9 @@ FARTHEST: Final = 50.0
 _MOST_PROFIT: Final = 100.0
 """Times what the prices say that a profit may be; an option's, and fees, stay far below."""
 
+_LARGEST_FLOAT32: Final = math.ldexp(2.0 - 2.0**-23, 127)
+"""numpy tells it too, and warns while it does where a host flushes denormals to zero."""
+
 _MOST_UNITS: Final = 1e6
 """That a lot may have whose size nobody declared: a lot of 1 is what facts begin with."""
 
@@ -195,8 +198,8 @@ def vector(
         math.log1p(lots) / math.log1p(quantity_max),
         account.distance_to_trail * close * per_atr,
     )
-    limit = float(np.finfo(np.float32).max)
-    return np.array([min(max(value, -limit), limit) for value in values], dtype=np.float32)
+    within = [min(max(value, -_LARGEST_FLOAT32), _LARGEST_FLOAT32) for value in values]
+    return np.array(within, dtype=np.float32)
 
 
 def _against(profit: float, capital: float) -> float:

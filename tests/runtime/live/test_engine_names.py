@@ -1,6 +1,7 @@
 """A stream has one name, whatever it is called; names that the artifact does not know are told."""
 
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_what_was_decided_under_any_spelling_replays(
             tell(engine, bar_at(BARS, FED + number), instrument="Alpha", timeframe=timeframe)
     assert counts(replay(folder, [model])) == (3, 0, 0, 0)
     (file,) = journal_files(folder)
-    lines = {one.line for one in JournalFile(file).records() if "timeframe" in one.values}
+    with closing(JournalFile(file)) as journal:
+        lines = {one.line for one in journal.records() if "timeframe" in one.values}
     assert lines == {("Alpha", "5")}
 
 
