@@ -40,6 +40,8 @@ class Series:
     reason: Reason | None = None
     message: str | None = None
     unknown: str | None = None
+    doubted: bool = False
+    """Whether its host was told that its capital may be its free cash."""
 
     def remembered(self, stamp: int, account: Account) -> Ask | None:
         """The ask of the same bar and account, if it was answered."""

@@ -14,7 +14,7 @@ from hrm_runtime.artifact.model import Model
 from hrm_runtime.artifact.segments import Outputs, decisions
 from hrm_runtime.artifact.unknown import unknown_names
 from hrm_runtime.errors import Untrusted
-from hrm_runtime.journal.events import Change, Fed, Taken
+from hrm_runtime.journal.events import Change, Fed, Line, Taken
 from hrm_runtime.live.answers import Answers, told
 from hrm_runtime.live.artifacts import Artifacts
 from hrm_runtime.live.guards import Guards
@@ -24,7 +24,7 @@ from hrm_runtime.live.recorder import Recorder
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.streams import Series, Streams
 from hrm_runtime.log import log
-from hrm_runtime.market.account import Account
+from hrm_runtime.market.account import Account, doubtful_capital
 from hrm_runtime.market.bars import Bar, Bars
 
 
@@ -118,7 +118,15 @@ class Worker:
         if barred is not None:
             raise barred
         inputs = model.inputs(stream.rows, account, instrument=instrument, timeframe=timeframe)
+        self._doubt(ask.line, series, account, model.contract)
         return Question(ask, account, inputs)
+
+    def _doubt(self, line: Line, series: Series, account: Account, contract: Contract) -> None:
+        """Tell a host, once for each stream, that its capital may be its free cash."""
+        why = doubtful_capital(account, contract.instrument(line[0]))
+        if why is not None and not series.doubted:
+            series.doubted = True
+            log(logging.WARNING, "capital", instrument=line[0], timeframe=line[1], why=why)
 
     def _taken(self, ask: Ask, contract: Contract, now: float) -> Series:
         """Add the bar; its series."""

@@ -22,6 +22,9 @@ FARTHEST: Final = 50.0
 _MOST_PROFIT: Final = 100.0
 """Times what the prices say that a profit may be; an option's, and fees, stay far below."""
 
+_LEAST_COVER: Final = 0.5
+"""Of what a position costs: with less capital it could not have been opened, but on margin."""
+
 _LARGEST_FLOAT32: Final = math.ldexp(2.0 - 2.0**-23, 127)
 """numpy tells it too, and warns while it does where a host flushes denormals to zero."""
 
@@ -160,6 +163,21 @@ def require_plausible(account: Account, close: float, instrument: Instrument) ->
             f"of {abs(account.position_quantity):.10g} lots of {instrument.lot_size} entered at "
             f"{entry:.10g} and now at {close:.10g}, found {account.unrealized_pnl:.10g}"
         )
+
+
+def doubtful_capital(account: Account, instrument: Instrument) -> str | None:
+    """What to tell a host whose capital may be its free cash; None where nothing speaks for that.
+
+    It is no error: a position on margin costs more than there is.
+    """
+    lots, cost = abs(account.position_quantity), instrument.cost_per_lot(account.entry_price)
+    if not account.is_position_open or account.capital >= _LEAST_COVER * lots * cost:
+        return None
+    return (
+        f"account.capital: {account.capital:.10g} is less than half of what {lots:.10g} lots cost "
+        f"at {account.entry_price:.10g}, {lots * cost:.10g}: give what was realised, not what is "
+        "free, unless the position is on margin"
+    )
 
 
 def affordable_lots(

@@ -257,6 +257,32 @@ def test_a_position_is_decided_for_though_losses_used_up_the_capital(
     assert found.action in LEGAL[Side.LONG]
 
 
+def test_a_host_that_gives_its_free_cash_is_told_once_and_decided_for(
+    live: Live, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = live()
+    engine.feed(BARS[:-1], **ON)
+    lots = abs(HELD.position_quantity)
+    cost = lots * model.contract.instrument("Alpha").cost_per_lot(HELD.entry_price)
+    with caplog.at_level("WARNING", "hrm_runtime"):
+        for capital in (cost, 0.51 * cost):
+            engine.decide(NEWEST, replace(HELD, capital=capital), **ON)
+        assert not caplog.records
+        for capital in (0.49 * cost, 0.0):
+            account = replace(HELD, capital=capital)
+            assert engine.decide(NEWEST, account, **ON) == model.decide(BARS, account, **ON)
+    (record,) = caplog.records
+    assert record.hrm == {  # type: ignore[attr-defined]
+        "event": "capital",
+        **ON,
+        "why": (
+            f"account.capital: {0.49 * cost:.10g} is less than half of what {lots:.10g} lots cost "
+            f"at {HELD.entry_price:.10g}, {cost:.10g}: give what was realised, not what is free, "
+            "unless the position is on margin"
+        ),
+    }
+
+
 # names
 
 
