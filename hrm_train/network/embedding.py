@@ -42,23 +42,27 @@ class ModelInput(NamedTuple):
     instrument: Tensor
     timeframe: Tensor
 
-    def require(self, network: Network) -> None:
+    def require(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
         """Hold it to what a network of these settings reads.
 
+        Args:
+            dtype: of its weights.
+
         Raises:
-            BadFeatures, BadAccount: of another shape, no floating-point numbers, or not finite.
+            BadFeatures, BadAccount: no tensor, of another type or shape, or not finite.
             UnknownInstrument, UnknownTimeframe: of another shape, no integers, or no rows of the
                 table.
         """
-        rows = len(self.features) if self.features.ndim else 0
+        shaped = isinstance(self.features, Tensor) and self.features.ndim > 0
+        rows = len(self.features) if shaped else 0
         values: tuple[tuple[str, tuple[int, ...], type[BadInput]], ...] = (
             ("features", (rows, network.input.window, len(FEATURES)), BadFeatures),
             ("account", (rows, len(ACCOUNT)), BadAccount),
         )
         for name, shape, refusal in values:
             value: Tensor = getattr(self, name)
-            if value.shape != shape or not value.is_floating_point():
-                raise refusal(_expected(name, f"floating-point numbers {list(shape)}", value))
+            if not isinstance(value, Tensor) or (value.shape, value.dtype) != (shape, dtype):
+                raise refusal(_expected(name, f"{dtype} {list(shape)}", value))
             if not value.isfinite().all():
                 where = (~value.isfinite()).nonzero()[0].tolist()
                 raise refusal(f"{name}: expected finite numbers, found {value[*where]} at {where}")
@@ -68,7 +72,8 @@ class ModelInput(NamedTuple):
         )
         for name, most, refusal in ids:
             value = getattr(self, name)
-            if value.shape != (rows,) or value.dtype not in (torch.int64, torch.int32):
+            integers = isinstance(value, Tensor) and value.dtype in (torch.int64, torch.int32)
+            if not integers or value.shape != (rows,):
                 raise refusal(_expected(name, f"integers [{rows}]", value))
             if rows and not 0 <= int(value.min()) <= int(value.max()) <= most:
                 raise refusal(
@@ -77,7 +82,9 @@ class ModelInput(NamedTuple):
                 )
 
 
-def _expected(name: str, what: str, found: Tensor) -> str:
+def _expected(name: str, what: str, found: object) -> str:
+    if not isinstance(found, Tensor):
+        return f"{name}: expected a tensor of {what}, found {type(found).__name__}"
     return f"{name}: expected {what}, found {found.dtype} {list(found.shape)}"
 
 

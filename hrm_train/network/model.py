@@ -150,7 +150,7 @@ class HierarchicalReasoningModel(nn.Module):
         """
         in_one = "x" in kwargs or isinstance(next(iter(args), None), ModelInput)
         x, z_init = (_in_one if in_one else _one_by_one)(*args, **kwargs)
-        x.require(self.settings.network)
+        x.require(self.settings.network, self.q_head.logits.weight.dtype)
         return self.segment(x, self._states(z_init, len(x.features)))
 
     def segment(self, x: ModelInput, z_init: States | None = None) -> tuple[Outputs, States]:
@@ -173,15 +173,27 @@ class HierarchicalReasoningModel(nn.Module):
     def _states(self, z_init: States | None, rows: int) -> States:
         """Those to begin with, held to the network's shapes."""
         own = self.initialize_states()
-        given = own if z_init is None else tuple(z_init)
-        found = [tuple(state.shape) for state in given]
-        expected = [tuple(state.shape[1:]) for state in own]
-        if [shape[1:] for shape in found] != expected or not {s[0] for s in found} <= {1, rows}:
+        if z_init is None:
+            return own
+        given = tuple(z_init)
+        shapes = [tuple(state.shape) if isinstance(state, Tensor) else state for state in given]
+        expected = [[(n, *state.shape[1:]) for n in {1, rows}] for state in own]
+        if len(given) != 2 or any(
+            shape not in of for shape, of in zip(shapes, expected, strict=True)
+        ):
             raise BadInput(
-                f"z_init: expected (z_H, z_L) of {rows} or 1 rows of {expected[0]} and "
-                f"{expected[1]}, found {found}"
+                f"z_init: expected (z_H, z_L) of {rows} or 1 rows of {tuple(own[0].shape[1:])} and "
+                f"{tuple(own[1].shape[1:])}, found {shapes}"
             )
-        return given[0], given[1]
+        z_H, z_L = given
+        if not (
+            z_H.dtype == z_L.dtype == own[0].dtype and z_H.isfinite().all() and z_L.isfinite().all()
+        ):
+            raise BadInput(
+                f"z_init: expected finite numbers of {own[0].dtype}, found {z_H.dtype} and "
+                f"{z_L.dtype}, or some that are not finite"
+            )
+        return z_H, z_L
 
     def compile_steps(self) -> None:
         """Have the steps of H and L compiled, each time they meet another size or mode.
@@ -263,8 +275,9 @@ class HierarchicalReasoningModel(nn.Module):
 
     Raises:
         CheckpointInvalid: missing or no file of `save_model`; a tensor missing, unknown or of
-            another shape than its settings say; or, in place, of another network than this one,
-            which then stays as it was.
+            another shape than its settings say; or, in place, of another network or other tensors
+            than this one's (other types, or modules compiled or added by hand), which then stays
+            as it was.
     """
 
     @classmethod
@@ -283,18 +296,22 @@ class HierarchicalReasoningModel(nn.Module):
 
     def _load_in_place(self, path: str | Path) -> "HierarchicalReasoningModel":
         """Become the model of a file written by `save_model`: see `load_model`."""
-        saved = self._made_of(path)
+        saved = HierarchicalReasoningModel._made_of(path)
         own, found = (each.settings.network.model_dump() for each in (self, saved))
-        if differing := differences(own, found, ("this model", "the file")):
+        differing = differences(own, found, ("this model", "the file"))
+        if not differing:
+            differing = differences(_tensors(self), _tensors(saved), ("this model", "the file"))
+        if differing:
             raise CheckpointInvalid(
                 f"{path}: expected the network of this model, which stays as it was: {differing}; "
-                f"{type(self).__name__}.load_model(path) makes the file's"
+                "HierarchicalReasoningModel.load_model(path) makes the file's"
             )
         if saved.quantised:
             self.quantise(saved.scales)
         else:
             self.unquantise()
         self.load_state_dict(saved.state_dict())
+        torch.clear_autocast_cache()  # of the weights before
         self.settings = saved.settings
         self.cycles, self.timesteps, self.reset_l = saved.cycles, saved.timesteps, saved.reset_l
         return self.eval()
@@ -324,6 +341,17 @@ class HierarchicalReasoningModel(nn.Module):
         if scales:
             self.quantise(scales, source)
         self.load_state_dict(state)
+
+
+def _tensors(model: nn.Module) -> dict[str, str]:
+    """What can be written into each tensor of the state; scales of quantisers come and go."""
+    return {
+        name: f"{tensor.dtype} {list(tensor.shape)}"
+        + " without memory" * tensor.is_meta
+        + " of inference mode" * (tensor.is_inference() and not torch.is_inference_mode_enabled())
+        for name, tensor in model.state_dict().items()
+        if not name.endswith(".input_scale")
+    }
 
 
 def _in_one(x: ModelInput, z_init: States | None = None) -> tuple[ModelInput, States | None]:

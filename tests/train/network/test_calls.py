@@ -130,18 +130,28 @@ def test_what_a_pass_needs_is_given_in_one_or_one_by_one(
             "features",
             lambda x: x[:, 1:],
             BadFeatures,
-            r"numbers \[9, 6, 54\], found .*\[9, 5, 54\]",
+            r"expected torch.float32 \[9, 6, 54\], found .*\[9, 5, 54\]",
         ),
-        ("features", lambda x: x[0], BadFeatures, r"numbers \[6, 6, 54\], found"),
+        ("features", lambda x: x[0], BadFeatures, r"torch.float32 \[6, 6, 54\], found"),
         ("features", lambda x: x.new_tensor(1.0), BadFeatures, r"found torch.float32 \[\]"),
         ("features", lambda x: x.long(), BadFeatures, "found torch.int64"),
+        ("features", lambda x: x.double(), BadFeatures, "found torch.float64"),
+        ("features", lambda x: x.numpy(), BadFeatures, "expected a tensor of .*, found ndarray"),
+        ("account", lambda x: x.double(), BadAccount, "found torch.float64"),
+        ("instrument", lambda x: x.tolist(), UnknownInstrument, "a tensor of .*, found list"),
+        ("timeframe", lambda _: 1, UnknownTimeframe, "a tensor of .*, found int"),
         (
             "features",
             lambda x: x.index_put(tuple(torch.tensor([2, 3, 4])[:, None]), torch.tensor(torch.nan)),
             BadFeatures,
             r"expected finite numbers, found nan at \[2, 3, 4\]",
         ),
-        ("account", lambda x: x[:5], BadAccount, r"numbers \[9, 5\], found torch.float32 \[5, 5\]"),
+        (
+            "account",
+            lambda x: x[:5],
+            BadAccount,
+            r"torch.float32 \[9, 5\], found torch.float32 \[5, 5\]",
+        ),
         ("account", lambda x: x / 0, BadAccount, "expected finite numbers, found"),
         ("instrument", lambda x: x + 1000, UnknownInstrument, r"from 0 to \d+, .*, found 1001 to"),
         ("instrument", lambda x: x - 9, UnknownInstrument, "found -8 to"),
@@ -174,6 +184,17 @@ def test_states_of_another_shape_are_refused(
 ) -> None:
     given = ModelInput(*batch.inputs)
     _, (z_H, z_L) = model(given)
-    for states in ((z_L, z_H), (z_H[:, :2], z_L), (z_H[:4], z_L), (z_H, z_L[:, :, 1:])):
+    wrong = [(z_L, z_H), (z_H[:, :2], z_L), (z_H[:4], z_L), (z_H, z_L[:, :, 1:]), (None, None)]
+    for states in wrong:
         with pytest.raises(BadInput, match=r"z_init: expected \(z_H, z_L\) of 9 or 1 rows of"):
+            model(given, states)
+
+
+def test_states_that_are_no_numbers_of_the_network_are_refused(
+    model: HierarchicalReasoningModel, batch: Batch
+) -> None:
+    given = ModelInput(*batch.inputs)
+    _, (z_H, z_L) = model(given)
+    for states in ((z_H * torch.nan, z_L), (z_H, z_L / 0), (z_H.double(), z_L), (z_H, z_L.half())):
+        with pytest.raises(BadInput, match=r"z_init: expected finite numbers of torch\.float32"):
             model(given, states)
