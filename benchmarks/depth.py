@@ -40,8 +40,8 @@ from hrm_train.learning.act import Order
 from hrm_train.learning.devices import Device, Where, open_fabric, own_random_numbers
 from hrm_train.learning.losses import answer_losses, best_actions
 from hrm_train.learning.plan import initial_model
+from hrm_train.learning.rollout import Gradient, rollout
 from hrm_train.learning.run import Run, Tensors
-from hrm_train.learning.segment import Gradient, rollout
 from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Settings, parse_settings
 

@@ -1,11 +1,14 @@
 """Training on a GPU: segments per second, time and memory of a step, by batch size and depth.
 
-Each measurement is a process of its own that trains the base preset on random windows, with one
-segment per sample, as `hrm_train.learning.trainer` trains: the median over steps after the first
-few. The memory is what the process held of the GPU at its peak, recorded graphs included.
+Each measurement is a process of its own that trains on random windows, as
+`hrm_train.learning.trainer` trains: the median over steps after the first few. The memory is what
+the process held of the GPU at its peak, recorded graphs included. `base` is the preset with one
+segment per sample; `equal` has H and L 512 wide with four layers each, no reset, and learns when to
+halt, as the published code's largest network.
 
-    python benchmarks/throughput.py            # batches, compiled and not, then depths
-    python benchmarks/throughput.py --profile  # where the time of a step goes
+    python benchmarks/throughput.py                 # batches, depths, gradients, equal shapes
+    python benchmarks/throughput.py --only equal    # those cases whose line holds this
+    python benchmarks/throughput.py --profile LINE  # where the time of one case goes
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +30,7 @@ from hrm_runtime.measure.turns import end_with_parent, lifeline
 from hrm_train.data.prepared import Manifest, Prepared
 from hrm_train.data.split import Split
 from hrm_train.data.vocabulary import Vocabulary
+from hrm_train.learning import rollout
 from hrm_train.learning.act import Order
 from hrm_train.learning.devices import Where, open_fabric, own_random_numbers, reproducible
 from hrm_train.learning.plan import initial_model
@@ -40,22 +45,65 @@ STEPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is trained."""
+    """What is trained.
 
-    batch: int
+    Attributes:
+        kept: whether steps are kept for the gradient instead of computed again, which no setting
+            offers: to compare with.
+    """
+
+    shape: str = "base"
+    tokens: int = 11
+    batch: int = 512
     cycles: int = 3
     timesteps: int = 5
+    gradient: str = "one_step"
     compiled: bool = True
+    kept: bool = False
+
+    def __str__(self) -> str:
+        how = "kept" if self.kept else "compiled" if self.compiled else "eager"
+        return (
+            f"{self.shape:>5} {self.tokens:3} tokens  {self.batch:5} rows  "
+            f"{self.cycles} x {self.timesteps:<2}  {self.gradient:<10} {how:<8}"
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """What it is in settings."""
+        equal = {
+            "hidden_dim": 512, "num_layers": 4, "num_heads": 8, "ffn_dim": 1536, "dropout": 0.0,
+        }  # fmt: skip
+        network: dict[str, Any] = {
+            "hierarchical": {"N_cycles": self.cycles, "T_timesteps": self.timesteps},
+            "input": {"window": 5 * (self.tokens - 1), "patch": 5},
+        }
+        if self.shape == "equal":
+            network |= {"h_module": equal, "l_module": equal}
+            network["hierarchical"]["reset_l_module"] = False
+        return parse_settings(
+            {
+                "hierarchical_reasoning_model": network,
+                "training": {
+                    "batch_size": self.batch,
+                    "max_segments": 16 if self.shape == "equal" else 1,
+                    "compile": self.compiled,
+                    "gradient": self.gradient,
+                    "deterministic": self.shape != "equal",  # the published code is not
+                },
+            }
+        )
 
 
 CASES = (
-    *(
-        Case(batch=batch, compiled=compiled)
-        for batch in (256, 512, 4096)
-        for compiled in (False, True)
-    ),
-    Case(batch=512, timesteps=20),
-    Case(batch=512, timesteps=50),
+    *(Case(batch=batch, compiled=compiled) for batch in (512, 4096) for compiled in (False, True)),
+    Case(timesteps=50),
+    *(Case(gradient="full", timesteps=timesteps) for timesteps in (5, 50)),
+    Case(gradient="full", kept=True),
+    Case(gradient="full", batch=4096),
+    Case(gradient="last_cycle", batch=4096),
+    Case(shape="equal", tokens=81, cycles=2, timesteps=2),
+    Case(shape="equal", batch=4096),
 )
 
 
@@ -86,29 +134,26 @@ def random_windows(settings: Settings) -> Prepared:
 
 
 def multiplications(model: HierarchicalReasoningModel) -> int:
-    """Of a segment's products, once forward and, for its last steps, twice backward."""
+    """Of a row's products: forward, of steps with gradient three times; of what is next, once."""
     per_step = {
         name: sum(p.in_features * p.out_features for n, p in model.products.items() if name in n)
         for name in ("l_module", "h_module")
     }
-    steps_l, steps_h = model.cycles * model.timesteps + 2, model.cycles + 2
-    return model.tokens * (steps_l * per_step["l_module"] + steps_h * per_step["h_module"])
+    training = model.settings.training
+    steps_l, steps_h = model.cycles * model.timesteps, model.cycles
+    through_l, through_h = {
+        "one_step": (1, 1), "last_cycle": (model.timesteps, 1), "full": (steps_l, steps_h),
+    }[training.gradient]  # fmt: skip
+    passes = 1 if training.max_segments == 1 else 2
+    low, high = passes * steps_l + 2 * through_l, passes * steps_h + 2 * through_h
+    return model.tokens * (low * per_step["l_module"] + high * per_step["h_module"])
 
 
 def measure(case: Case, profile: bool) -> dict[str, float]:
     """Train; seconds a step, segments and operations a second, and gigabytes held."""
-    settings = parse_settings(
-        {
-            "hierarchical_reasoning_model": {
-                "hierarchical": {"N_cycles": case.cycles, "T_timesteps": case.timesteps}
-            },
-            "training": {
-                "batch_size": case.batch,
-                "max_segments": 1,
-                "compile": case.compiled,
-            },
-        }
-    )
+    settings = case.settings
+    if case.kept:
+        rollout._Exact.apply = kept_whole  # type: ignore[method-assign]
     prepared = random_windows(settings)
     every = np.arange(WINDOWS)
     known = Split(int(prepared.bar_stamp[-1]) + 300, every, every[:0])
@@ -132,6 +177,13 @@ def measure(case: Case, profile: bool) -> dict[str, float]:
         "gigabytes": torch.cuda.max_memory_reserved() / 1e9,
         "warm_up": warm_up,
     }
+
+
+def kept_whole(steps: list[Any], _: Any, x: Any, z_H: Any, z_L: Any, *_weights: Any) -> Any:
+    """Steps with their gradient, everything kept that torch wants for it."""
+    for step in steps:
+        z_H, z_L = step.run(z_H, z_L, x)
+    return z_H, z_L
 
 
 def timed(run: Run) -> float:
@@ -160,19 +212,23 @@ def shown(run: Run) -> None:
 def main() -> None:
     """Measure each in a process of its own and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", action="store_true", help="one case, and where its time goes")
+    parser.add_argument("--only", default="", help="those cases whose line holds this")
+    parser.add_argument("--profile", metavar="LINE", help="one case, and where its time goes")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         end_with_parent()
-    if args.one or args.profile:
-        case = Case(**json.loads(args.one)) if args.one else Case(batch=4096)
-        print(json.dumps(measure(case, args.profile)))
+    if args.one:
+        print(json.dumps(measure(Case(**json.loads(args.one)), profile=False)))
+        return
+    cases = [case for case in CASES if (args.profile or args.only) in str(case)]
+    if args.profile:
+        print(cases[0], json.dumps(measure(cases[0], profile=True)))
         return
     found = []
-    print("batch  N x T  compiled      ms  segments/s  TFLOP/s    GB   warm-up")
-    for case in CASES:
+    print(f"{torch.cuda.get_device_name()}\n{'':51}    ms  segments/s  TFLOP/s    GB   warm-up")
+    for case in cases:
         with lifeline() as stdin:
             answer = subprocess.run(
                 [sys.executable, __file__, "--one", json.dumps(asdict(case))],
@@ -184,9 +240,8 @@ def main() -> None:
         one = json.loads(answer.stdout.splitlines()[-1])
         found.append(asdict(case) | one)
         print(
-            f"{case.batch:5}  {case.cycles} x {case.timesteps:<2} {case.compiled!s:>8}  "
-            f"{1e3 * one['seconds']:7.1f}  {one['segments_per_s']:10.0f}  {one['tflops']:7.1f}  "
-            f"{one['gigabytes']:5.2f}  {one['warm_up']:6.1f} s",
+            f"{case}  {1e3 * one['seconds']:7.1f}  {one['segments_per_s']:10.0f}  "
+            f"{one['tflops']:7.1f}  {one['gigabytes']:5.2f}  {one['warm_up']:6.1f} s",
             flush=True,
         )
     if args.json:

@@ -16,6 +16,7 @@ from hrm_train.errors import CheckpointInvalid, TrainingDiverged
 from hrm_train.learning.act import Drawn, Order, Slots
 from hrm_train.learning.devices import gathered, is_gpu, summed
 from hrm_train.learning.segment import LOSSES, TrainingSegment
+from hrm_train.network.dropout import key_of
 from hrm_train.network.embedding import VocabularyEmbedding
 from hrm_train.network.model import HierarchicalReasoningModel
 from hrm_train.settings import Training
@@ -169,7 +170,8 @@ class Run:
             return  # DDP reduces gradients while they come in
         self.model.train()
         last_B = torch.zeros(len(self.slots.number), dtype=torch.bool, device=self.fabric.device)
-        example = (*self.tensors.batch(self.slots.drawn), *self.slots.states, last_B)
+        drawn = self.tensors.batch(self.slots.drawn)
+        example = (*drawn, *self.slots.states, last_B, self._key())
         bf16 = self.model.settings.training.precision == "bf16"
         kind = self.fabric.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=bf16, cache_enabled=False):
@@ -188,8 +190,8 @@ class Run:
         self.model.train()
         slots.refill(self.order)
         last_B = torch.from_numpy(slots.last(training.max_segments)).to(self.fabric.device)
-        torch.manual_seed(_seed(training.seed, self.steps, self.fabric.global_rank))  # of dropout
-        losses, *after = self.module(*self.tensors.batch(slots.drawn), *slots.states, last_B)
+        key = self._key()
+        losses, *after = self.module(*self.tensors.batch(slots.drawn), *slots.states, last_B, key)
         self.fabric.backward(losses[-1])
         norm = self.fabric.clip_gradients(
             self.module,
@@ -219,6 +221,11 @@ class Run:
         self.average.update(self.steps)
         self.started, self.waiting = int(started), finished > 0
         return Step(found, int(finished), int(segments))
+
+    def _key(self) -> Tensor:
+        """Of the dropout of the next step in this process."""
+        seed, process = self.model.settings.training.seed, self.fabric.global_rank
+        return key_of(seed, self.steps, process, device=self.fabric.device)
 
     def share_unknown(self) -> None:
         """Let the names that no training sample has be decided for as unknown ones are."""
@@ -326,7 +333,3 @@ def _groups(model: HierarchicalReasoningModel, training: Training) -> list[dict[
 def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     start = f"{part}/"
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -3,46 +3,17 @@
 Suffixes as in `hrm_train.network.model`.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from hrm_train.learning.act import halting_targets
 from hrm_train.learning.losses import answer_losses, best_actions, halting_loss
-from hrm_train.network.model import HierarchicalReasoningModel, States, cycle
-
-Gradient = Literal["one_step", "last_cycle", "full"]
+from hrm_train.learning.rollout import rollout
+from hrm_train.network.dropout import keys_of
+from hrm_train.network.model import HierarchicalReasoningModel, States
 
 LOSSES = ("policy", "value", "quantity", "halting", "total")
 """What `TrainingSegment` returns of a batch, in order."""
-
-
-def rollout(
-    model: HierarchicalReasoningModel, x_BSD: Tensor, states: States, gradient: Gradient
-) -> States:
-    """The states after one segment from `states`.
-
-    Args:
-        x_BSD: the encoded input.
-        gradient: `full` goes through every step, `last_cycle` through the last T of L and the
-            last of H, `one_step` through the last of each. The last approximates the gradient at
-            the fixed point by the first term of its Neumann series (section 2 of the paper), so
-            that memory does not grow with N x T.
-    """
-    zH_BSD, zL_BSD = states
-    recording = torch.is_grad_enabled()
-    with torch.set_grad_enabled(recording and gradient == "full"):
-        for _ in range(model.cycles - 1):
-            zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, model.timesteps)
-            zL_BSD = model.reset_l_module(zL_BSD)
-    torch.clear_autocast_cache()  # older versions keep casts made without gradient
-    with torch.set_grad_enabled(recording and gradient != "one_step"):
-        for _ in range(model.timesteps - 1):
-            zL_BSD = model.low(zL_BSD, zH_BSD, x_BSD)
-    torch.clear_autocast_cache()
-    zH_BSD, zL_BSD, _, _ = cycle(model, zH_BSD, zL_BSD, x_BSD, timesteps=1)
-    return zH_BSD, zL_BSD
 
 
 class TrainingSegment(nn.Module):
@@ -67,6 +38,7 @@ class TrainingSegment(nn.Module):
         zH_BSD: Tensor,
         zL_BSD: Tensor,
         last_B: Tensor,
+        key: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run a segment from carried states.
 
@@ -74,6 +46,7 @@ class TrainingSegment(nn.Module):
             returns_B5, lots_B: labels, as in `hrm_train.data.prepared.Prepared`.
             zH_BSD, zL_BSD: from where each row goes on.
             last_B: bool, whether a row has no further segment.
+            key: int32 scalar, of the dropout of this optimizer step and process.
 
         Returns:
             `LOSSES` [5], averaged over the batch; q_values [B, 2]; and the states after the
@@ -81,12 +54,13 @@ class TrainingSegment(nn.Module):
         """
         model, training = self.model, self.model.settings.training
         x_BSD = model.encode(features_BWF, account_BC, instrument_B, timeframe_B)
-        states = rollout(model, x_BSD, (zH_BSD, zL_BSD), training.gradient)
+        of_segment, of_next, of_heads = keys_of(key, 3)
+        states = rollout(model, x_BSD, (zH_BSD, zL_BSD), training.gradient, of_segment)
         after = (states[0].detach(), states[1].detach())
-        next_B2 = self._next_q(x_BSD.detach(), after)
+        next_B2 = self._next_q(x_BSD.detach(), after, of_next)
         with torch.autocast(x_BSD.device.type, enabled=False):  # the heads in full precision
             zH_BSD = self._full(states[0])
-            outputs = model.decode(zH_BSD, account_BC)
+            outputs = model.decode(zH_BSD, account_BC, of_heads)
             answer = answer_losses(outputs, returns_B5, lots_B, training)
             targets_B2 = halting_targets(
                 best_actions(outputs["action_type"], returns_B5),
@@ -99,11 +73,11 @@ class TrainingSegment(nn.Module):
         return losses, outputs["q_values"].detach(), *after
 
     @torch.no_grad()
-    def _next_q(self, x_BSD: Tensor, after: States) -> Tensor | None:
+    def _next_q(self, x_BSD: Tensor, after: States, key: Tensor) -> Tensor | None:
         """q_values [B, 2] of the segment after this one; None where there never is one."""
         if self.model.settings.training.max_segments == 1:
             return None
-        zH_BSD, _ = rollout(self.model, x_BSD, after, "one_step")
+        zH_BSD, _ = rollout(self.model, x_BSD, after, "one_step", key)
         with torch.autocast(x_BSD.device.type, enabled=False):
             next_B2: Tensor = self.model.q_head(self._full(zH_BSD)[:, 0])
         return next_B2

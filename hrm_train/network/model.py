@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hrm_runtime.errors import BadInput
 from hrm_train.differences import differences
 from hrm_train.errors import CheckpointInvalid, SettingsInvalid
+from hrm_train.network.dropout import Dropout
 from hrm_train.network.embedding import InputEmbeddingNetwork, ModelInput
 from hrm_train.network.heads import PolicyHead, QHead, QuantityHead, ValueHead
 from hrm_train.network.layers import QuantisableLinear
@@ -65,7 +66,7 @@ class HierarchicalReasoningModel(nn.Module):
         self.input_network = InputEmbeddingNetwork(network)
         self.h_module = HighLevelModule(network)
         self.l_module = LowLevelModule(network)
-        self.dropout = nn.Dropout(network.output_heads.dropout)
+        self.dropout = Dropout(network.output_heads.dropout)
         self.policy_head = PolicyHead(network)
         self.quantity_head = QuantityHead(network)
         self.value_head = ValueHead(network)
@@ -89,19 +90,21 @@ class HierarchicalReasoningModel(nn.Module):
         x_BSD: Tensor = self.input_network(given)
         return x_BSD
 
-    def low(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:
-        """One step of L."""
-        next_BSD: Tensor = self.l_module(zL_BSD, zH_BSD, x_BSD)
+    def low(
+        self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor, key: Tensor | None = None
+    ) -> Tensor:
+        """One step of L; `key` is that of its dropout, as `hrm_train.network.dropout`."""
+        next_BSD: Tensor = self.l_module(zL_BSD, zH_BSD, x_BSD, key)
         return next_BSD
 
-    def high(self, zH_BSD: Tensor, zL_BSD: Tensor) -> Tensor:
+    def high(self, zH_BSD: Tensor, zL_BSD: Tensor, key: Tensor | None = None) -> Tensor:
         """One step of H."""
-        next_BSD: Tensor = self.h_module(zH_BSD, zL_BSD)
+        next_BSD: Tensor = self.h_module(zH_BSD, zL_BSD, key)
         return next_BSD
 
-    def decode(self, zH_BSD: Tensor, account_BC: Tensor) -> Outputs:
+    def decode(self, zH_BSD: Tensor, account_BC: Tensor, key: Tensor | None = None) -> Outputs:
         """The four answers, all read from token 0 of z_H."""
-        z_BD = self.dropout(zH_BSD[:, 0])
+        z_BD = self.dropout(zH_BSD[:, 0], key)
         return {
             "action_type": self.policy_head(z_BD, account_BC[:, 0]),
             "quantity": self.quantity_head(z_BD),

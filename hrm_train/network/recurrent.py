@@ -19,16 +19,16 @@ class RecurrentModule(nn.Module):
 
     def __init__(self, config: Transformer, tokens: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(Block(config, number) for number in range(config.num_layers))
         self.rotary = RotaryEmbedding(tokens, config.hidden_dim // config.num_heads)
         self.register_buffer("initial_D", truncated_normal_(torch.empty(config.hidden_dim), 1.0))
         self.initial_D: Tensor
 
-    def step(self, z_BSD: Tensor, injected_BSD: Tensor) -> Tensor:
-        """The next state."""
+    def step(self, z_BSD: Tensor, injected_BSD: Tensor, key: Tensor | None) -> Tensor:
+        """The next state; `key` is that of the step's dropout."""
         x_BSD = z_BSD + injected_BSD
         for block in self.blocks:
-            x_BSD = block(x_BSD, self.rotary)
+            x_BSD = block(x_BSD, self.rotary, key)
         return x_BSD
 
 
@@ -44,9 +44,9 @@ class HighLevelModule(RecurrentModule):
         super().__init__(network.h_module, network.tokens)
         self.from_l = join(network.l_module.hidden_dim, network.h_module.hidden_dim)
 
-    def forward(self, zH_BSD: Tensor, zL_BSD: Tensor) -> Tensor:
+    def forward(self, zH_BSD: Tensor, zL_BSD: Tensor, key: Tensor | None = None) -> Tensor:
         """One strategic step, from the state L settled in."""
-        return self.step(zH_BSD, self.from_l(zL_BSD))
+        return self.step(zH_BSD, self.from_l(zL_BSD), key)
 
 
 class LowLevelModule(RecurrentModule):
@@ -56,6 +56,8 @@ class LowLevelModule(RecurrentModule):
         super().__init__(network.l_module, network.tokens)
         self.from_h = join(network.h_module.hidden_dim, network.l_module.hidden_dim)
 
-    def forward(self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor) -> Tensor:
+    def forward(
+        self, zL_BSD: Tensor, zH_BSD: Tensor, x_BSD: Tensor, key: Tensor | None = None
+    ) -> Tensor:
         """One tactical step, under the guidance of H and the input."""
-        return self.step(zL_BSD, self.from_h(zH_BSD) + x_BSD)
+        return self.step(zL_BSD, self.from_h(zH_BSD) + x_BSD, key)

@@ -22,6 +22,7 @@ from hrm_train.learning.devices import HERE, open_fabric
 from hrm_train.learning.plan import initial_model
 from hrm_train.learning.run import Average, Run, Tensors
 from hrm_train.learning.segment import LOSSES, TrainingSegment
+from hrm_train.network.dropout import key_of
 from hrm_train.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -153,7 +154,7 @@ def test_a_step_is_clipped_adamw_whose_rate_warms_up_and_whose_matrices_decay(
         slots.refill(run.order)
         last = torch.from_numpy(slots.last(most))
         losses, q_B2, *states = TrainingSegment(twin)(
-            *tensors.batch(slots.drawn), *slots.states, last
+            *tensors.batch(slots.drawn), *slots.states, last, key_of(0)
         )
         gradients = torch.autograd.grad(losses[-1], list(twin.parameters()))
         norm = torch.sqrt(sum((g**2).sum() for g in gradients))  # type: ignore[arg-type]
@@ -261,23 +262,21 @@ def test_every_step_of_every_process_drops_out_others_and_always_the_same(
     split: Split,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def generators(seed: int, rank: int) -> list[bytes]:
-        """The state of torch's generator at the beginning of each step."""
+    def keys(seed: int, rank: int) -> list[int]:
+        """What each step's masks follow from."""
         settings = make_settings(DROPOUT | {"training.seed": seed})
-        seen: list[bytes] = []
+        seen: list[int] = []
         model = initial_model(settings, prepared, split)
         run = begun(model, prepared, split.train)
-        model.input_network.register_forward_pre_hook(
-            lambda *_: seen.append(torch.random.get_rng_state().numpy().tobytes())
-        )
+        run.module.register_forward_pre_hook(lambda _, given: seen.append(int(given[-1])))
         with monkeypatch.context() as patch:
             patch.setattr(Fabric, "global_rank", rank)
             for _ in range(3):
                 run.advance("here")
         return seen
 
-    assert generators(0, 0) == generators(0, 0)
-    every = [*generators(0, 0), *generators(1, 0), *generators(0, 1)]
+    assert keys(0, 0) == keys(0, 0)
+    every = [*keys(0, 0), *keys(1, 0), *keys(0, 1)]
     assert len(every) == len(set(every)) == 9
 
 

@@ -9,10 +9,15 @@ import torch
 from batch import Batch
 from exactly import assert_equal
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrm_train import HierarchicalReasoningModel
+from hrm_train.learning import rollout as rollout_module
 from hrm_train.learning.losses import answer_losses
-from hrm_train.learning.segment import LOSSES, TrainingSegment, rollout
+from hrm_train.learning.rollout import rollout
+from hrm_train.learning.segment import LOSSES, TrainingSegment
+from hrm_train.network.dropout import key_of
 from hrm_train.network.model import States
 from hrm_train.settings import Settings
 
@@ -23,6 +28,7 @@ LOOPS = [(1, 1), (1, 3), (2, 1), (2, 3), (3, 5)]
 GRADIENTS = ["one_step", "last_cycle", "full"]
 EQUAL_WIDTHS = {"network.l_module.hidden_dim": 16}
 NO_DROPOUT = {"network.h_module.dropout": 0.0, "network.l_module.dropout": 0.0}
+KEY = key_of(0)
 
 
 def looped(cycles: int, timesteps: int, reset: bool = True, **training: Any) -> dict[str, Any]:
@@ -126,34 +132,95 @@ def test_the_gradient_is_the_exact_one_of_the_steps_it_goes_through(
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12, msg=name)
 
 
+class Living(TorchDispatchMode):
+    """Knows which storages that were made under it are still held by anybody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[tuple[StorageWeakRef, int]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._made.append((StorageWeakRef(storage), storage.nbytes()))
+        return made
+
+    @property
+    def bytes(self) -> int:
+        alive = {ref.cdata: size for ref, size in self._made if not ref.expired()}
+        return sum(alive.values())
+
+
 def kept(model: HierarchicalReasoningModel, batch: Batch, gradient: Any) -> int:
-    """Bytes of what is kept for the gradient, weights left aside."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        rollout(model, model.encode(*batch.inputs), carried(model), gradient)
-    return sum(t.untyped_storage().nbytes() for place, t in seen.items() if place not in weights)
+    """Bytes that a segment leaves behind for the gradient."""
+    x, states = model.encode(*batch.inputs), carried(model)
+    with Living() as living:
+        after = rollout(model, x, states, gradient)
+    assert after[0].requires_grad
+    return living.bytes
 
 
-def test_what_is_kept_for_the_gradient_grows_only_with_the_steps_it_goes_through(
+def test_of_a_step_that_the_gradient_goes_through_only_its_state_is_kept(
     make_settings: MakeSettings, make_model: MakeModel, batch: Batch
 ) -> None:
-    one_step, last_cycle, full = (
-        [
-            kept(make_model(make_settings(looped(*loops))), batch, gradient)
-            for loops in [(2, 2), (2, 8), (8, 2)]
-        ]
-        for gradient in GRADIENTS
-    )
-    assert one_step[0] == one_step[1] == one_step[2]
-    assert last_cycle[0] == last_cycle[2] < last_cycle[1] / 2
-    assert full[0] < min(full[1:]) / 2
-    assert one_step[0] < last_cycle[0] < full[0]
+    def growth(gradient: str, *loops: tuple[int, int]) -> int:
+        less, more = (kept(make_model(make_settings(looped(*n))), batch, gradient) for n in loops)
+        return more - less
+
+    z_H, z_L = carried(make_model(make_settings({})))
+    for gradient, low, high in (("one_step", 0, 0), ("last_cycle", 6, 0), ("full", 12, 0)):
+        assert growth(gradient, (2, 2), (2, 8)) == low * z_L.nbytes + high * z_H.nbytes
+    for gradient, low, high in (("one_step", 0, 0), ("last_cycle", 0, 0), ("full", 12, 6)):
+        assert growth(gradient, (2, 2), (8, 2)) == low * z_L.nbytes + high * z_H.nbytes
+
+
+def kept_whole(
+    steps: list[Any], _: list[Tensor], x: Tensor, z_H: Tensor, z_L: Tensor, *_weights: Tensor
+) -> States:
+    """The same steps, everything kept that torch wants for the gradient."""
+    for step in steps:
+        z_H, z_L = step.run(z_H, z_L, x)
+    return z_H, z_L
+
+
+@pytest.mark.parametrize("gradient", ["last_cycle", "full"])
+@pytest.mark.parametrize("widths", [{}, EQUAL_WIDTHS], ids=["unequal", "equal"])
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize(("cycles", "timesteps"), [(3, 4), (1, 2), (2, 1)])
+def test_steps_that_are_computed_again_have_the_gradient_of_those_that_are_kept(
+    cycles: int,
+    timesteps: int,
+    quantised: bool,
+    reset: bool,
+    widths: dict[str, int],
+    gradient: str,
+    make_settings: MakeSettings,
+    make_model: MakeModel,
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loops = looped(cycles, timesteps, reset, gradient=gradient)
+    dropping = {"network.h_module.dropout": 0.3, "network.l_module.dropout": 0.3}
+    model = make_model(make_settings(loops | dropping | widths)).train()
+    if quantised:
+        model.quantise(dict.fromkeys(model.products, 0.02))
+    last = torch.arange(9) % 2 == 0
+    found = []
+    for again in (True, False):
+        if not again:
+            monkeypatch.setattr(rollout_module._Exact, "apply", kept_whole)
+        states = [z.requires_grad_() for z in carried(model)]
+        model.zero_grad()
+        losses, *_ = TrainingSegment(model)(*batch.arrays, *states, last, KEY)
+        losses[-1].backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+        found.append((losses.detach(), gradients, [z.grad for z in states if z.grad is not None]))
+    assert_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
@@ -162,7 +229,7 @@ def test_no_gradient_leaves_a_segment_through_the_states_it_returns(
 ) -> None:
     model = make_model(make_settings(looped(2, 2, gradient=gradient)))
     last = torch.zeros(9, dtype=torch.bool)
-    losses, q_values, *after = TrainingSegment(model)(*batch.arrays, *carried(model), last)
+    losses, q_values, *after = TrainingSegment(model)(*batch.arrays, *carried(model), last, KEY)
     assert losses.requires_grad
     assert not any(tensor.requires_grad for tensor in (q_values, *after))
 
@@ -232,7 +299,7 @@ def test_the_five_losses_are_those_worked_out_by_hand_over_two_segments(
     for _ in range(2):
         expected, q_values, after = by_hand(model, batch, states, last)
         losses, q_found, *states_found = TrainingSegment(model)(
-            *batch.arrays, *states, torch.tensor(last)
+            *batch.arrays, *states, torch.tensor(last), KEY
         )
         torch.testing.assert_close(
             losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10
@@ -259,9 +326,9 @@ def test_the_target_of_going_on_is_the_next_segments_better_value_or_where_none_
     for last in (False, True):
         flags = torch.full((9,), last)
         halting[last] = [
-            TrainingSegment(model)(*batch[[row]].arrays, *(z[[row]] for z in states), flags[:1])[0][
-                3
-            ]
+            TrainingSegment(model)(
+                *batch[[row]].arrays, *(z[[row]] for z in states), flags[:1], KEY
+            )[0][3]
             for row in range(9)
         ]
     differing = [row for row in range(9) if halting[True][row] != halting[False][row]]
@@ -275,9 +342,9 @@ def test_losses_are_averages_of_those_of_the_rows(
     batch, states = batch.double(), carried(model)
     last = torch.arange(9) % 2 == 0
     segment = TrainingSegment(model)
-    whole = segment(*batch.arrays, *states, last)[0]
+    whole = segment(*batch.arrays, *states, last, KEY)[0]
     alone = [
-        segment(*batch[[row]].arrays, *(z[[row]] for z in states), last[[row]])[0]
+        segment(*batch[[row]].arrays, *(z[[row]] for z in states), last[[row]], KEY)[0]
         for row in range(9)
     ]
     torch.testing.assert_close(whole, torch.stack(alone).mean(dim=0), rtol=0, atol=1e-12)
@@ -318,7 +385,7 @@ def test_everything_that_should_learn_gets_a_gradient_and_nothing_else(
     z_H, z_L = (z.clone().requires_grad_() for z in carried(model))
     last = torch.arange(9) % 2 == 0
 
-    losses, *_ = TrainingSegment(model)(*batch.arrays, z_H, z_L, last)
+    losses, *_ = TrainingSegment(model)(*batch.arrays, z_H, z_L, last, KEY)
     losses[-1].backward()
 
     expected = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
@@ -365,7 +432,7 @@ def test_a_segment_reaches_back_to_the_state_of_l_only_where_every_step_carries_
     model = make_model(make_settings(looped(*loops, reset=False, gradient=gradient)))
     z_H, z_L = (z.clone().requires_grad_() for z in carried(model))
     last = torch.zeros(9, dtype=torch.bool)
-    TrainingSegment(model)(*batch.arrays, z_H, z_L, last)[0][-1].backward()
+    TrainingSegment(model)(*batch.arrays, z_H, z_L, last, KEY)[0][-1].backward()
     assert (z_L.grad is not None) == reached
 
 
@@ -378,7 +445,7 @@ def test_under_autocast_the_heads_and_the_losses_stay_in_full_precision(
     model = make_model(make_settings(looped(2, 2)))
     last = torch.zeros(9, dtype=torch.bool)
     with torch.autocast("cpu", torch.bfloat16):
-        losses, q_values, *after = TrainingSegment(model)(*batch.arrays, *carried(model), last)
+        losses, q_values, *after = TrainingSegment(model)(*batch.arrays, *carried(model), last, KEY)
         x = model.encode(*batch.inputs)
         z_H, _ = rollout(model, x, (after[0], after[1]), "one_step")
     assert losses.dtype == q_values.dtype == torch.float32
@@ -404,7 +471,7 @@ def test_under_autocast_every_weight_still_gets_its_gradient(
     model = make_model(make_settings(looped(2, 2) | {"training.gradient": gradient}))
     last = torch.zeros(9, dtype=torch.bool)
     with torch.autocast("cpu", torch.bfloat16):  # casts made without gradient come first
-        losses = TrainingSegment(model)(*batch.arrays, *carried(model), last)[0]
+        losses = TrainingSegment(model)(*batch.arrays, *carried(model), last, KEY)[0]
     losses[-1].backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []

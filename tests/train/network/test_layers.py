@@ -7,7 +7,7 @@ import torch
 from exactly import assert_equal
 
 from hrm_train.network.layers import (
-    ROWS_TOGETHER,
+    MOST_TOGETHER,
     Linear,
     RotaryEmbedding,
     attend,
@@ -61,12 +61,13 @@ def test_weights_start_at_lecun_deviation() -> None:
 # on a GPU
 
 
-def test_rows_laid_side_by_side_attend_as_each_does_alone() -> None:
+@pytest.mark.parametrize("rows", [2, MOST_TOGETHER])
+def test_rows_laid_side_by_side_attend_as_each_does_alone(rows: int) -> None:
     torch.manual_seed(0)
-    shape = (2 * ROWS_TOGETHER, 3, 7, 4)
+    shape = (2 * MOST_TOGETHER, 3, 7, 4)
     alone = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     together = [tensor.detach().clone().requires_grad_() for tensor in alone]
-    expected, found = attend(*alone), attend_side_by_side(*together)
+    expected, found = attend(*alone), attend_side_by_side(*together, rows)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     weights = torch.randn(shape, dtype=torch.float64)
     (expected * weights).sum().backward()
@@ -76,5 +77,5 @@ def test_rows_laid_side_by_side_attend_as_each_does_alone() -> None:
     changed = [tensor.detach().clone() for tensor in alone]
     for tensor in changed:
         tensor[3] = torch.randn(shape[1:])
-    rows = [row for row in range(shape[0]) if row != 3]
-    assert_equal(attend_side_by_side(*changed)[rows], found.detach()[rows])
+    others = [row for row in range(shape[0]) if row != 3]
+    assert_equal(attend_side_by_side(*changed, rows)[others], found.detach()[others])
