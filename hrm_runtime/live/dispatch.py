@@ -103,9 +103,7 @@ class Dispatcher(Generic[J]):
             try:
                 self._work(jobs)
             except BaseException as error:  # a thread that ended would leave all lines waiting
-                log(
-                    logging.ERROR, "worker", error, why=f"{type(error).__name__} in a worker thread"
-                )
+                log(logging.ERROR, "worker", error, why=type(error).__name__)
             finally:
                 self._done(jobs)
 

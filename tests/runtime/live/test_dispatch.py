@@ -274,8 +274,7 @@ def test_threads_and_lines_go_on_after_work_that_raises(
         dispatcher.close()
     assert (done, dispatcher.waiting) == ([0, 2, 4], 0)
     told = [record.hrm for record in caplog.records]  # type: ignore[attr-defined]
-    why = f"{type(error).__name__} in a worker thread"
-    assert told == [{"event": "worker", "why": why}] * 3
+    assert told == [{"event": "worker", "why": type(error).__name__}] * 3
 
 
 # what is refused
