@@ -61,6 +61,9 @@ class Answers:
     ) -> None:
         """Give `ask` its answer, unless it has one: HOLD if trading was stopped meanwhile.
 
+        Whatever fails on the way is logged, and raised where settings are strict; who waits has
+        the answer that was recorded, or HOLD where none was.
+
         Args:
             trouble: what is raised in place of the answer where settings are strict.
             outputs: of the last pass of the graph, if one ran.
@@ -68,6 +71,32 @@ class Answers:
         """
         if not ask.claim():
             return
+        answer, why, opened = hold(Reason.ERROR, decision.model_id), None, False
+        try:
+            answer, why = self._recorded(ask, decision, trouble, outputs, repeats)
+            opened = self._count(answer, repeated=repeats is not None)
+            series = self.streams.get(ask.line)
+            if series is not None:
+                series.reason, series.message = answer.reason, why
+        except Exception as error:  # a thread must answer
+            ask.trouble, why = error, told(error)
+            log(logging.ERROR, "answer", error, instrument=ask.line[0], timeframe=ask.line[1])
+        finally:
+            with suppress(InvalidStateError):  # an awaiting task may have been cancelled
+                ask.answer.set_result(answer)
+        _log(ask, answer, why)
+        if opened:
+            self.guards.opened(why or "")
+
+    def _recorded(
+        self,
+        ask: Ask,
+        decision: Decision,
+        trouble: BaseException | None,
+        outputs: Outputs | None,
+        repeats: int | None,
+    ) -> tuple[Decision, str | None]:
+        """What is answered, numbered and recorded, and what was wrong."""
         barred = self.guards.barred(look=not decision.degraded)
         if barred is not None:
             decision, trouble = hold(Reason(barred.reason), decision.model_id), barred
@@ -81,15 +110,7 @@ class Answers:
                 Decided(ask.at, ask.line, ask.stamp, ask.read, decision, why, repeats, outputs)
             )
         ask.trouble = trouble
-        opened = self._count(decision, repeated=repeats is not None)
-        series = self.streams.get(ask.line)
-        if series is not None:
-            series.reason, series.message = decision.reason, why
-        with suppress(InvalidStateError):  # an awaiting task may have been cancelled
-            ask.answer.set_result(decision)
-        _log(ask, decision, trouble, why)
-        if opened:
-            self.guards.opened(why or "")
+        return decision, why
 
     def _count(self, decision: Decision, repeated: bool) -> bool:
         """Count an answer; whether it opened the breaker."""
@@ -114,12 +135,12 @@ def told(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _log(ask: Ask, decision: Decision, trouble: BaseException | None, why: str | None) -> None:
-    unexpected = decision.reason is Reason.ERROR and not isinstance(trouble, HrmError)
+def _log(ask: Ask, decision: Decision, why: str | None) -> None:
+    unexpected = decision.reason is Reason.ERROR and not isinstance(ask.trouble, HrmError)
     log(
         _LEVELS.get(decision.reason, logging.WARNING),
         "decision",
-        trouble if unexpected else None,
+        ask.trouble if unexpected else None,
         instrument=ask.line[0],
         timeframe=ask.line[1],
         sequence=decision.sequence,

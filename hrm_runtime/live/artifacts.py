@@ -7,7 +7,7 @@ from typing import Final
 
 from hrm_runtime.artifact.contract import Contract
 from hrm_runtime.artifact.model import Model
-from hrm_runtime.errors import BadInput
+from hrm_runtime.errors import BadInput, HrmError
 from hrm_runtime.journal.events import Loaded
 from hrm_runtime.live.guards import Breaker
 from hrm_runtime.live.recorder import Recorder
@@ -46,6 +46,7 @@ class Artifacts:
     ) -> None:
         self.model = model
         self._before: Model | None = None
+        self._falls_back = True
         self._swapping = Lock()
         self._streams = streams
         self._breaker = breaker
@@ -71,15 +72,25 @@ class Artifacts:
             return self.model
 
     def fall_back(self, failed: str) -> None:
-        """Replace the artifact `failed` by the one before, after so many failures in a row."""
+        """Replace the artifact `failed` by the one before, after so many failures in a row.
+
+        Where that cannot follow the streams that there are by now, `failed` stays; an error is
+        logged, once, and nothing is raised: whoever failed has an ask to answer.
+        """
         limit = self._rollback_after
         if limit is None or self._breaker.failures < limit:
             return
         if not self._swapping.acquire(blocking=False):  # an operator is at it
             return
         try:
-            if self._before is not None and self.model.id == failed:
+            if self._falls_back and self._before is not None and self.model.id == failed:
                 self._swap(self._before, None, f"rolled back after {limit} failures")
+        except HrmError as error:
+            self._falls_back = False
+            why = (
+                f"not rolled back after {limit} failures: {error}; drop the stream, then rollback()"
+            )
+            log(logging.ERROR, "artifact", model_id=failed, why=why)
         finally:
             self._swapping.release()
 
@@ -100,7 +111,7 @@ class Artifacts:
 
     def _swap(self, model: Model, before: Model | None, why: str) -> None:
         with self._streams.held_to(model.contract):  # one may have come meanwhile
-            self.model, self._before = model, before
+            self.model, self._before, self._falls_back = model, before, True
             self._recorder.record(Loaded(time.time(), model.id, model.contract.name, why))
         self._breaker.succeeded()  # its failures were another's
         log(logging.WARNING, "artifact", model_id=model.id, why=why)

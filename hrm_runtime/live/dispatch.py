@@ -1,5 +1,6 @@
 """Worker threads that take jobs in order, several at a time, never two of one line at once."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -8,6 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from hrm_runtime.errors import InferenceFailed
 from hrm_runtime.locks import reentrant
+from hrm_runtime.log import log
 
 MOST_WAITING: Final = 10_000
 """Jobs that may wait; more means that they come faster than they can be done."""
@@ -33,7 +35,7 @@ class Dispatcher(Generic[J]):
     threads are daemons: they do not keep a process alive.
 
     Args:
-        work: does a list of jobs; it must not raise.
+        work: does a list of jobs. It should not raise: that is logged, and the threads go on.
         workers: threads.
         most: jobs given to one call; waiting ones are shared among the idle threads first.
     """
@@ -98,8 +100,12 @@ class Dispatcher(Generic[J]):
 
     def _loop(self) -> None:
         while jobs := self._next():
-            self._work(jobs)
-            self._done(jobs)
+            try:
+                self._work(jobs)
+            except BaseException as error:  # a thread that ended would leave all lines waiting
+                log(logging.ERROR, "worker", error, why=type(error).__name__)
+            finally:
+                self._done(jobs)
 
     def _next(self) -> list[J]:
         """Jobs at the heads of lines, when there are; none when closed."""

@@ -26,6 +26,7 @@ from hrm_runtime.journal.reader import JournalFile, Record, journal_files
 from hrm_runtime.live.difference import Difference, Differs, compare, compare_outputs, named
 from hrm_runtime.live.settings import LiveSettings
 from hrm_runtime.live.stream import Stream
+from hrm_runtime.live.streams import require_apart
 from hrm_runtime.market.account import Account
 
 __all__ = ["Difference", "Replayed", "replay"]
@@ -165,7 +166,10 @@ class _Replay:
         try:
             stream = self._stream(record)
             stream.change(change, bars, now)
-            self._keep(line, stream)
+            if change is Change.SNAPSHOT:
+                self._streams[line] = stream  # it was kept before
+            else:
+                self._keep(line, stream)
         except Exception as error:  # as the engine
             raise Differs("whether bars are accepted", "accepted", error) from error
 
@@ -199,6 +203,7 @@ class _Replay:
         if line in self._streams or stream.bars is None:
             return
         self._settings.require_room(len(self._streams))
+        require_apart(self._contract, self._streams, line)
         self._streams[line] = stream
 
     # decisions

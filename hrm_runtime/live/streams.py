@@ -1,7 +1,7 @@
 """The streams of a live engine, and what each was asked last."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -102,16 +102,12 @@ class Streams:
         That is one that there is, also where the artifact before called the timeframe otherwise;
         else the one of the names as the artifact has them.
         """
-        if line in self._series:
-            return line
-        contract, (instrument, given) = self._contract, line
-        meant = contract.timeframe(given)
-        if (instrument, meant) in self._series:
-            return instrument, meant
-        for other in tuple(self._series):
-            if other[0] == instrument and contract.timeframe(other[1]) == meant:
-                return other
-        return instrument, meant
+        return _meant(self._contract, self._series, line)
+
+    @property
+    def contract(self) -> Contract:
+        """Of the artifact that decides; the journal has it before what is held to it."""
+        return self._contract
 
     def of(self, line: Line, contract: Contract) -> Series:
         """That of `line`; a new one, to be kept, where `contract` allows it.
@@ -127,7 +123,7 @@ class Streams:
 
         Raises:
             BadInput: there are as many as there may be, or the contract, another one meanwhile,
-                has other seconds for the timeframe.
+                has other seconds for the timeframe or means one that is there.
             UnknownInstrument, UnknownTimeframe: that contract does not allow it.
         """
         if line in self._series or series.stream.bars is None:
@@ -135,6 +131,7 @@ class Streams:
         with self._changing:
             self._settings.require_room(len(self._series))
             require_known(self._contract, line, series)
+            require_apart(self._contract, self._series, line)
             series.unknown = told_unknown(self._contract, *line) or None
             self._series[line] = series
         _warn(line, series)
@@ -211,6 +208,34 @@ def require_known(contract: Contract, line: Line, series: Series) -> None:
             f"model: expected bars of {series.stream.seconds} s in timeframe {line[1]!r} as "
             f"now, found {seconds} s"
         )
+
+
+def require_apart(contract: Contract, lines: Collection[Line], line: Line) -> None:
+    """Hold a new line to be another series than those of `lines`.
+
+    Raises:
+        BadInput: `contract` means one of them by it.
+    """
+    meant = _meant(contract, lines, line)
+    if meant in lines:
+        raise BadInput(
+            f"stream: expected another than there are, found {' '.join(line)!r}, which began "
+            f"meanwhile as {' '.join(meant)!r}: call again"
+        )
+
+
+def _meant(contract: Contract, lines: Collection[Line], line: Line) -> Line:
+    """As `Streams.meant`, among `lines`."""
+    if line in lines:
+        return line
+    instrument, given = line
+    meant = contract.timeframe(given)
+    if (instrument, meant) in lines:
+        return instrument, meant
+    for other in tuple(lines):
+        if other[0] == instrument and contract.timeframe(other[1]) == meant:
+            return other
+    return instrument, meant
 
 
 def _warn(line: Line, series: Series) -> None:

@@ -1,8 +1,6 @@
 """What the threads of a live engine do: bars into streams, and what may be decided to the graph."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +48,7 @@ class Worker:
         questions = []
         for job in jobs:
             if isinstance(job, Feed):
-                self._feed(job, model.contract)
+                self._feed(job)
             else:
                 try:
                     question = self._question(job, model)
@@ -61,21 +59,21 @@ class Worker:
         if questions:
             self._infer(model, questions)
 
-    def _feed(self, job: Feed, contract: Contract) -> None:
+    def _feed(self, job: Feed) -> None:
         try:
             if job.change is Change.DROPPED:
                 self._drop(job)
             else:
-                self._change(job, contract)
+                self._change(job)
         except BaseException as error:  # raised where feed was called
             job.done.set_exception(error)
         else:
             job.done.set_result(None)
 
-    def _change(self, job: Feed, contract: Contract) -> None:
+    def _change(self, job: Feed) -> None:
         """Have the bars in; what was answered at the newest is forgotten."""
         line, added = job.line, job.change is Change.ADDED
-        series = self.streams.of(line, contract) if added else self.streams.there(line)
+        series = self.streams.of(line, self.streams.contract) if added else self.streams.there(line)
         now = self.settings.clock()
         series.stream.change(job.change, job.bars, now)
         with self.streams.in_order(line):
@@ -94,7 +92,7 @@ class Worker:
     def _question(self, ask: Ask, model: Model) -> Question | None:
         """Add the bar; what the network is asked, or None where the answer is known."""
         ask.at = now = self.settings.clock()
-        series = self._taken(ask, model.contract, now)
+        series = self._taken(ask, now)
         stream = series.stream
         ask.read = account = Account.of(ask.account)
         instrument, timeframe = ask.line
@@ -128,29 +126,43 @@ class Worker:
             series.doubted = True
             log(logging.WARNING, "capital", instrument=line[0], timeframe=line[1], why=why)
 
-    def _taken(self, ask: Ask, contract: Contract, now: float) -> Series:
-        """Add the bar; its series."""
-        with self._refusal_recorded(ask, ask.bar, now):
-            series = self.streams.of(ask.line, contract)
-            series.stream.take(ask.bar, now)
-        bars = series.stream.bars
-        assert bars is not None
-        with self.streams.in_order(ask.line):
-            with self._refusal_recorded(ask, bars.newest(), now):
-                self.streams.keep(ask.line, series)
-            if self.recorder.keeps:
-                self.recorder.record(Taken(now, ask.line, bars.newest(), Reason.OK, None), bars)
-        return series
+    def _taken(self, ask: Ask, now: float) -> Series:
+        """Add the bar; its series.
 
-    @contextmanager
-    def _refusal_recorded(self, ask: Ask, bar: Any, now: float) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
+        A new one is held to the contract that the journal has before its bar: once more where the
+        artifact was exchanged meanwhile.
+        """
+        line, contract = ask.line, self.streams.contract
+        found, bar = self._tried(ask, now)
+        with self.streams.in_order(line):
+            if self.streams.get(line) is None and self.streams.contract is not contract:
+                found, bar = self._tried(ask, now)
+            if isinstance(found, Series):
+                try:
+                    self.streams.keep(line, found)
+                except Exception as error:  # raised when it is recorded
+                    found = error
             if self.recorder.keeps:
-                given = _readable(bar)
-                self.recorder.record(Taken(now, ask.line, given, reason_of(error), told(error)))
-            raise
+                self._record(now, line, bar, found)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _tried(self, ask: Ask, now: float) -> tuple[Series | Exception, Bar | None]:
+        """The series that has the bar now, or why it is refused; the bar, if it can be read."""
+        try:
+            series = self.streams.of(ask.line, self.streams.contract)
+            series.stream.take(ask.bar, now)
+        except Exception as error:  # a host's objects may raise anything
+            return error, _readable(ask.bar) if self.recorder.keeps else None
+        assert series.stream.bars is not None
+        return series, series.stream.bars.newest()
+
+    def _record(self, now: float, line: Line, bar: Bar | None, found: Series | Exception) -> None:
+        if isinstance(found, Series):
+            self.recorder.record(Taken(now, line, bar, Reason.OK, None), found.stream.bars)
+        else:
+            self.recorder.record(Taken(now, line, bar, reason_of(found), told(found)))
 
     def _infer(self, model: Model, questions: list[Question]) -> None:
         company = Company([question.ask for question in questions])

@@ -1,3 +1,4 @@
+import logging
 from typing import Any
 
 import pytest
@@ -129,6 +130,38 @@ def test_a_repeat_is_counted_apart_and_changes_no_row_of_failures(parts: Parts) 
     assert (parts.statistics.repetitions, parts.statistics.latency.count) == (1, 1)
     assert parts.guards.breaker.failures == 1
     assert [event.repeats for event in parts.journal.events] == [None, 1]  # type: ignore[union-attr]
+
+
+def failing(*args: Any, **more: Any) -> None:
+    raise RuntimeError("disk")
+
+
+@pytest.mark.parametrize("part", ["statistics.answered", "artifacts.fall_back"])
+def test_what_was_recorded_is_answered_though_counting_fails(
+    parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    where, name = part.split(".")
+    monkeypatch.setattr(getattr(parts, where), name, failing)
+    ask, decision = ask_of(), hold(Reason.NON_FINITE, model.id)
+    parts.answers.give(ask, decision, Untrusted(Reason.NON_FINITE, "no"))
+    assert ask.answer.result(0) == decision
+    assert str(ask.trouble) == "disk"
+    assert parts.journal.told() == ["decided non_finite"]
+
+
+@pytest.mark.parametrize("part", ["guards.barred", "journal.record"])
+def test_what_cannot_be_recorded_is_hold(
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    where, name = part.split(".")
+    monkeypatch.setattr(getattr(parts, where), name, failing)
+    with caplog.at_level(logging.ERROR, "hrm_runtime"):
+        assert given(parts) == hold(Reason.ERROR, MADE.model_id)
+    events = [record.hrm["event"] for record in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["answer", "decision"]
 
 
 def test_an_answer_that_nobody_awaits_any_more_is_recorded(parts: Parts) -> None:

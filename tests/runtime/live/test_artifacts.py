@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 
 import pytest
@@ -110,6 +111,40 @@ def test_failures_in_a_row_bring_back_the_one_before(
     assert artifacts.model is model
     assert parts.journal.told() == ["used", "rolled back after 2 failures"]
     assert breaker.failures == 0
+
+
+def test_it_stays_where_the_one_before_cannot_follow_a_stream(
+    parts: Parts, model: Model, other: Model, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifacts, gamma = parts.artifacts, ("Gamma", "5")
+    artifacts.use(other)
+    series = parts.streams.of(gamma, other.contract)
+    series.stream.feed(BARS, clock.now)
+    parts.streams.keep(gamma, series)
+    caplog.clear()
+    with caplog.at_level(logging.ERROR, "hrm_runtime"):
+        for _ in range(4):
+            parts.guards.breaker.failed()
+            artifacts.fall_back(other.id)
+    assert artifacts.model is other
+    assert parts.guards.breaker.failures == 4
+    (told,) = [record.hrm for record in caplog.records]  # type: ignore[attr-defined]
+    assert told == {
+        "event": "artifact",
+        "model_id": other.id,
+        "why": "not rolled back after 2 failures: instrument: expected one of Alpha, Beta; found "
+        "'Gamma', which this artifact does not know; drop the stream, then rollback()",
+    }
+    with parts.streams.dropping(gamma):
+        pass
+    assert artifacts.rollback() is model
+    artifacts.use(other)
+    artifacts.fall_back(other.id)
+    assert artifacts.model is other  # its failures were another's
+    for _ in range(2):
+        parts.guards.breaker.failed()
+    artifacts.fall_back(other.id)
+    assert artifacts.model is model
 
 
 def test_without_one_before_it_goes_on(parts: Parts, model: Model) -> None:

@@ -1,3 +1,4 @@
+import logging
 import os
 import threading
 import time
@@ -252,6 +253,28 @@ def test_jobs_of_one_line_are_never_given_together(opened: Callable[..., Opened]
     assert [[job.line for job in jobs] for jobs in each.work.calls] == [
         *(["a"], ["b", "a"], ["b", "a"], ["a"], ["a"]),
     ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3)])
+def test_threads_and_lines_go_on_after_work_that_raises(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+
+    def work(jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.number % 2:
+                raise error
+            done.append(job.number)
+
+    with caplog.at_level(logging.ERROR, "hrm_runtime"):
+        dispatcher = Dispatcher(work, workers=1, most=1)
+        for number in range(6):
+            dispatcher.submit(Job("a", number))
+        dispatcher.close()
+    assert (done, dispatcher.waiting) == ([0, 2, 4], 0)
+    told = [record.hrm for record in caplog.records]  # type: ignore[attr-defined]
+    assert told == [{"event": "worker", "why": type(error).__name__}] * 3
 
 
 # what is refused

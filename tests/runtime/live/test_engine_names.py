@@ -1,19 +1,33 @@
 """A stream has one name, whatever it is called; names that the artifact does not know are told."""
 
 import logging
+import threading
+from collections import UserDict
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from live import BARS, FLAT, NEWEST, ON, Live, account, bar_at, unknown_allowed
-from replayed import FED, Record, counts, fed, tell
+from replayed import FED, Record, committed, counts, fed, tell
 from synthetic import random_bars
 
-from hrm_runtime import HRMAgent, LiveEngine, Model, Reason, TradingHours, UnknownInstrument
+from hrm_runtime import (
+    BadInput,
+    Bar,
+    HRMAgent,
+    LiveEngine,
+    Model,
+    Reason,
+    TradingHours,
+    UnknownInstrument,
+)
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.journal.reader import JournalFile, journal_files
+from hrm_runtime.live import streams
 from hrm_runtime.live.replay import replay
 
 SPELT = {"instrument": "Alpha", "timeframe": "5min"}
@@ -173,3 +187,124 @@ def test_decisions_for_unknown_names_replay(record: Record, model: Model, folder
         fed(engine, **SHOUTED)
         tell(engine, bar_at(BARS, FED), **SHOUTED)
     assert counts(replay(folder, [allowed])) == (1, 0, 0, 0)
+
+
+# an artifact that comes meanwhile
+
+
+class ExchangedAt:
+    """A clock; the first time that a worker looks at it, something happens before it tells."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.happens = [happens]
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        if self.happens and threading.current_thread().name.startswith("hrm-"):
+            self.happens.pop()()
+        return self.now
+
+
+def renamed(model: Model) -> Model:
+    """Calls `5` `5m`."""
+    known = model.contract.timeframes
+    return unknown_allowed(model, timeframes={"15": known["15"], "5m": known["5"]})
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_a_stream_stays_one_where_its_timeframe_is_renamed_while_it_begins(
+    record: Record, model: Model, folder: Path, ask: bool
+) -> None:
+    other = renamed(model)
+
+    def exchange() -> None:
+        engine.use(other)
+        engine.feed(BARS[:FED], instrument="Alpha", timeframe="5m")
+
+    clock = ExchangedAt(exchange)
+    with record(clock=clock, workers=2) as engine:
+        if ask:
+            assert tell(engine, bar_at(BARS, FED - 1)).reason is Reason.BAD_INPUT
+        else:
+            clock.now = bar_at(BARS, FED).datetime + 0.0
+            with pytest.raises(BadInput, match="began meanwhile as 'Alpha 5m': call again"):
+                engine.feed(BARS[:FED], **ON)
+        assert list(engine.health().streams) == [("Alpha", "5m")]
+        assert tell(engine, bar_at(BARS, FED)).reason is Reason.OK
+    assert counts(replay(folder, [model, other])) == (1, int(ask), 0, 0)
+
+
+def test_a_journal_of_two_streams_of_one_series_says_where_the_second_came(
+    record: Record, model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = renamed(model)
+
+    def exchange() -> None:
+        engine.use(other)
+        engine.feed(BARS[:FED], instrument="Alpha", timeframe="5m")
+
+    clock = ExchangedAt(exchange)
+    clock.now = bar_at(BARS, FED).datetime + 0.0
+    monkeypatch.setattr(streams, "require_apart", lambda *_: None)  # as engines did before
+    with record(clock=clock, workers=2, files={"file_mb": 1e-6, "files": 100}) as engine:
+        engine.feed(BARS[:FED], **ON)
+        for number in range(3):
+            committed(engine, tell(engine, bar_at(BARS, FED + number)))
+    found = replay(folder, [model, other]).difference
+    assert found is not None
+    assert (found.timeframe, found.what) == ("5", "whether bars are accepted")
+    *_, last = journal_files(folder)
+    with closing(JournalFile(last)) as journal:
+        lines = {one.line for one in journal.records() if one.table == "feed"}
+    assert lines == {("Alpha", "5"), ("Alpha", "5m")}
+    assert replay(last, [model, other]).difference is None
+
+
+def only_alpha(model: Model) -> Model:
+    known = model.contract.instruments
+    contract = replace(model.contract, instruments={"Alpha": known["Alpha"]})
+    return Model(contract, f"{model.id[:60]}only", model._session)
+
+
+@pytest.mark.parametrize(
+    ("exchanged", "instrument", "bar", "reason"),
+    [
+        (unknown_allowed, "Gamma", bar_at(BARS, 0), Reason.WARMING_UP),
+        (only_alpha, "Beta", bar_at(BARS, 0), Reason.UNKNOWN_INSTRUMENT),
+        (only_alpha, "Beta", bar_at(BARS, 5), Reason.UNKNOWN_INSTRUMENT),
+    ],
+)
+def test_a_name_is_known_to_the_artifact_that_is_recorded_before_it(
+    record: Record,
+    model: Model,
+    folder: Path,
+    exchanged: Callable[[Model], Model],
+    instrument: str,
+    bar: Bar,
+    reason: Reason,
+) -> None:
+    other = exchanged(model)
+    clock = ExchangedAt(lambda: engine.use(other))
+    clock.now = bar_at(BARS, 0).datetime + 300.0
+    with record(clock=clock) as engine:
+        found = engine.decide(bar, FLAT, instrument=instrument, timeframe="5")
+    assert found == hold(reason, other.id)
+    assert replay(folder, [model, other]).difference is None
+
+
+def test_a_bar_is_refused_by_the_artifact_that_came_while_it_was_read(
+    record: Record, model: Model, folder: Path
+) -> None:
+    other, future = only_alpha(model), bar_at(BARS, 5)
+
+    class Exchanging(UserDict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            engine.use(other)
+            return super().__getitem__(name)
+
+    with record() as engine:
+        engine.settings.clock.now = bar_at(BARS, 0).datetime + 300.0  # type: ignore[attr-defined]
+        bar = Exchanging(future._asdict())
+        found = engine.decide(bar, FLAT, instrument="Beta", timeframe="5")
+    assert found == hold(Reason.UNKNOWN_INSTRUMENT, other.id)
+    assert counts(replay(folder, [model, other])) == (0, 1, 0, 0)

@@ -211,6 +211,17 @@ def test_failures_after_a_rollback_open_the_breaker(fed: Live, model: Model, oth
     assert reasons(engine, 2, 3, 4, 5) == ["error", "error", "error", "breaker"]
 
 
+def test_failures_are_held_where_the_one_before_cannot_follow_a_stream(
+    fed: Live, other: Model
+) -> None:
+    engine = fed(failures=3, rollback_after=1)
+    new = unknown_allowed(other)
+    engine.use(puppet := failing(new))
+    engine.feed(BARS, instrument="Gamma", timeframe="5")
+    assert reasons(engine, 1, 2, 3, 4) == ["error", "error", "error", "breaker"]
+    assert engine.model is puppet
+
+
 def test_without_the_setting_nothing_is_rolled_back(fed: Live, other: Model) -> None:
     engine, new = fed(failures=3), failing(other)
     engine.use(new)

@@ -146,6 +146,24 @@ def test_bars_of_another_length_are_another_timeframe(streams: Streams, contract
         require_known(contract, LINE, series)
 
 
+def test_one_that_began_meanwhile_under_another_name_is_the_same(
+    streams: Streams, contract: Contract
+) -> None:
+    known = contract.timeframes
+    renamed = replace(contract, timeframes={"15": known["15"], "5m": known["5"]})
+    late, other = with_bars(streams, contract), with_bars(streams, contract, BETA)
+    with streams.held_to(renamed):
+        pass
+    first = with_bars(streams, renamed, ("Alpha", "5m"))
+    streams.keep(("Alpha", "5m"), first)
+    told = "^stream: expected another than there are, found 'Alpha 5', which began meanwhile as "
+    with pytest.raises(BadInput, match=told + "'Alpha 5m': call again$"):
+        streams.keep(LINE, late)
+    streams.keep(BETA, other)
+    assert streams.items() == [(("Alpha", "5m"), first), (BETA, other)]
+    assert streams.meant(BETA) == streams.meant(("Beta", "5m")) == BETA
+
+
 # one of them
 
 
