@@ -184,13 +184,17 @@ class TradingHours:
                     return opening == later or closing == self.closing(later, seconds)
         return False
 
-    def overlap(self, earlier: int, later: int, seconds: int) -> bool:
-        """Whether `later` stands for the bar of `earlier` once more, or for a part of it."""
+    def overlap(self, earlier: int, later: int, seconds: int) -> bool | None:
+        """Whether `later` stands for the bar of `earlier` once more, or for a part of it.
+
+        None where no session says when that bar is closed: around the clock, or outside of hours.
+        """
         first, second = self.closing(earlier, seconds), self.closing(later, seconds)
-        if first is not None and second is not None and self._ordinary and seconds == DAY:
+        if first is None or not self._ordinary:
+            return None
+        if second is not None and seconds == DAY:
             return second <= first  # a date may begin before the session of the one before ends
-        end = earlier + seconds
-        return later < (end if first is None else min(first, end))
+        return later < min(first, earlier + seconds)
 
     def _local(self, stamp: int) -> datetime:
         return datetime.fromtimestamp(stamp, UTC).astimezone(self._zone)
