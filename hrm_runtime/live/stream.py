@@ -198,8 +198,8 @@ class Stream:
 
     def _have(self, bars: Bars, new: int, before: tuple[Row, ...] = ()) -> None:
         """Have the newest of `bars`, of which the last `new` come after the rows `before`."""
-        require_spacing(bars.datetime, self.seconds, self._hours, new)
         bars = bars[max(0, len(bars) - self._needed) :]
+        require_spacing(bars.datetime, self.seconds, self._hours, min(new, len(bars)))
         missing = min(new, self._window, len(bars) - self._history + 1)
         made: tuple[Row, ...] = ()
         if missing > 0:

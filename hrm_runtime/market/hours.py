@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
-from math import gcd, inf
+from math import inf
 from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,7 +16,8 @@ DAY: Final = 86_400
 _LONGEST_BREAK: Final = 400
 """Days without a session after which none is expected any more."""
 
-_MOST_DAYS_KEPT: Final = 1000
+_MOST_KEPT: Final = 100_000
+"""Bars of days that were cut; a day of 1 s bars has as many as 86,400."""
 
 Span = tuple[int, int]
 """From and until: minutes after a day's midnight, or epoch seconds."""
@@ -26,10 +27,23 @@ Grid = Literal["open", "session", "clock"]
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """A day's bars, opening to closing in order, and other stamps that mean one of them."""
+    """A day's bars, opening to closing in order, and other stamps to the opening that they mean."""
 
     bars: dict[int, int]
     aliases: dict[int, int] = field(default_factory=dict)
+
+
+class _Days(dict[tuple[date, int], _Day]):
+    """Days that were cut, by timeframe, until they are too many."""
+
+    _size = 0
+
+    def keep(self, day: date, seconds: int, cut: _Day) -> None:
+        if self._size > _MOST_KEPT:
+            self.clear()
+            self._size = 0
+        self[day, seconds] = cut
+        self._size += 1 + len(cut.bars)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +59,11 @@ class TradingHours:
     - "session": when each session opens, as after a lunch break at 13:00;
     - "clock": never; bars are cut at multiples of the timeframe by the clock on the wall. The first
       of a session is shorter and stamped with its opening, 09:30; the grid's own stamp, 09:00,
-      means the same bar.
+      means the same bar. So does the opening of a session after a break within a bar: with a break
+      from 10:15 to 10:30, 10:30 means the bar from 10:00 to 11:00.
+
+    No bar goes on from a day's last session into the next day's first: on the clock's grid of 4 h
+    sessions from 18:00 to 17:00 end with a bar from 16:00 to 17:00 and begin with one from 18:00.
 
     A daily bar is stamped with the opening of its day's first session (or of the first ordinary
     one), else with its date, at 00:00 UTC or at midnight of the market. A date names the sessions
@@ -98,7 +116,7 @@ class TradingHours:
             "_weekdays": weekdays,
             "_ordinary": _spans(self.sessions),
             "_days": days,
-            "_grids": {},
+            "_kept": _Days(),
         }.items():
             object.__setattr__(self, name, value)
 
@@ -106,7 +124,7 @@ class TradingHours:
     _weekdays: frozenset[int] = field(init=False, repr=False)
     _ordinary: tuple[Span, ...] = field(init=False, repr=False)
     _days: dict[date, tuple[Span, ...]] = field(init=False, repr=False)
-    _grids: dict[tuple[date, int], _Day] = field(init=False, repr=False)
+    _kept: _Days = field(init=False, repr=False)
 
     def __repr__(self) -> str:
         if not self._ordinary:
@@ -148,8 +166,8 @@ class TradingHours:
             bars = self._bars(day, seconds).bars
             if stamp in bars:
                 return bars[stamp]
-        aliases = (self._bars(day, seconds).aliases for day in near)
-        return next((one[stamp] for one in aliases if stamp in one), None)
+        days = (self._bars(day, seconds) for day in near)
+        return next((one.bars[one.aliases[stamp]] for one in days if stamp in one.aliases), None)
 
     def follows(self, earlier: int, later: int, seconds: int) -> bool:
         """Whether the bar of `later` is the next there is after that of `earlier`."""
@@ -166,13 +184,17 @@ class TradingHours:
                     return opening == later or closing == self.closing(later, seconds)
         return False
 
-    def overlap(self, earlier: int, later: int, seconds: int) -> bool:
-        """Whether `later` stands for the bar of `earlier` once more, or for a part of it."""
+    def overlap(self, earlier: int, later: int, seconds: int) -> bool | None:
+        """Whether `later` stands for the bar of `earlier` once more, or for a part of it.
+
+        None where no session says when that bar is closed: around the clock, or outside of hours.
+        """
         first, second = self.closing(earlier, seconds), self.closing(later, seconds)
-        if first is not None and second is not None and self._ordinary and seconds == DAY:
+        if first is None or not self._ordinary:
+            return None
+        if second is not None and seconds == DAY:
             return second <= first  # a date may begin before the session of the one before ends
-        end = earlier + seconds
-        return later < (end if first is None else min(first, end))
+        return later < min(first, earlier + seconds)
 
     def _local(self, stamp: int) -> datetime:
         return datetime.fromtimestamp(stamp, UTC).astimezone(self._zone)
@@ -224,13 +246,11 @@ class TradingHours:
 
     def _bars(self, day: date, seconds: int) -> _Day:
         """Those of the sessions that begin on `day`."""
-        bars = self._grids.get((day, seconds))
+        bars = self._kept.get((day, seconds))
         if bars is None:
-            if len(self._grids) >= _MOST_DAYS_KEPT:
-                self._grids.clear()
             cut = self._cut_by_clock if self.grid == "clock" else self._cut_from_anchor
             bars = self._whole(day) if seconds == DAY else cut(day, seconds)
-            self._grids[day, seconds] = bars
+            self._kept.keep(day, seconds, bars)
         return bars
 
     def _whole(self, day: date) -> _Day:
@@ -250,18 +270,26 @@ class TradingHours:
     def _cut_by_clock(self, day: date, seconds: int) -> _Day:
         bars: dict[int, int] = {}
         aliases: dict[int, int] = {}
+        last: int | None = None
         times = zip(self._spans_of(day), self._sessions(day), strict=True)
-        for (start, end), (opening, close) in times:
-            first = 60 * start - 60 * start % DAY % seconds
-            cuts = sorted(
-                moment
-                for wall in range(first, 60 * end, gcd(seconds, DAY))
-                if wall % DAY % seconds == 0
-                for moment in self._shown(day, wall)
-            )
-            bars |= pairwise([opening, *(one for one in cuts if opening < one < close), close])
-            aliases |= {one: bars[opening] for one in cuts if one < opening and one not in aliases}
+        for span, (opening, close) in times:
+            cuts = self._clock_cuts(day, span, seconds)
+            grid = max((one for one in cuts if one <= opening), default=opening)
+            first = opening if last is None or grid > last else last  # the break lies within that
+            bars |= pairwise([first, *(one for one in cuts if opening < one < close), close])
+            others = (one for one in (*cuts, opening) if one <= opening and one not in bars)
+            aliases |= {one: first for one in others if one not in aliases}
+            last = next(reversed(bars))
         return _Day(bars, aliases)
+
+    def _clock_cuts(self, day: date, span: Span, seconds: int) -> list[int]:
+        """When the clock on the wall cuts a session, from the last time before it opens on."""
+        start, end = (60 * minutes for minutes in span)
+        walls = [*range(start - start % seconds, min(end, DAY), seconds), *range(DAY, end, seconds)]
+        opening, close = self._epoch(day, start), self._epoch(day, end)
+        if self._local(opening - seconds).utcoffset() == self._local(close).utcoffset():
+            return [opening + wall - start for wall in walls]
+        return sorted(moment for wall in walls for moment in self._shown(day, wall))
 
 
 def _date(day: date | str) -> date:

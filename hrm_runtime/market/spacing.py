@@ -21,10 +21,12 @@ def require_spacing(
 ) -> None:
     """Hold bars to a timeframe: neither of a shorter one, nor of a longer one.
 
-    No bar begins before the one before it is closed. Where no hours say when that is, and of bars
-    longer than a day, a step may be short where its neighbours are not: the first or last bar of a
-    session is cut, and clocks are changed. Of `ENOUGH` bars some two must follow on each other;
-    holes are no matter else.
+    No bar begins before the one before it is closed. Without hours, and of bars longer than a day,
+    a step may be short where its neighbours are not: the first or last bar of a session is cut, and
+    clocks are changed. With hours that do not say when a bar is closed, because they are around the
+    clock or do not know its session, a step may be short after a break and before one that is not:
+    the first bar of a session is cut. Of `ENOUGH` bars some two must follow on each other; holes
+    are no matter else.
 
     Args:
         stamps: int64 [n], opening times that increase, epoch seconds.
@@ -36,7 +38,7 @@ def require_spacing(
         BadBars: they are of another timeframe, or one day's is there in two ways to stamp it.
     """
     exact = hours if seconds <= DAY else None
-    _require_apart(stamps if new is None else stamps[-new - 1 :], seconds, exact)
+    _require_apart(stamps if new is None else stamps[-new - 2 :], seconds, exact)  # two steps
     if len(stamps) < ENOUGH or (closest := int(np.diff(stamps).min())) <= _APART * seconds:
         return
     pairs = zip(stamps[:-1].tolist(), stamps[1:].tolist(), strict=True)
@@ -50,18 +52,28 @@ def require_spacing(
 def _require_apart(stamps: Integers, seconds: int, hours: TradingHours | None) -> None:
     """Refuse a bar that begins within the one before it."""
     steps = np.diff(stamps)
-    near = steps < (2 * DAY if seconds == DAY and hours else seconds)  # of a day, date and opening
-    for place in np.flatnonzero(near if hours else near[1:] & near[:-1]).tolist():
+    short = steps < seconds
+    doubted = np.zeros_like(short)
+    doubted[:-1] = short[1:]
+    if hours is not None:
+        doubted[1:] |= steps[:-1] <= seconds  # no break comes before it
+    doubted &= short
+    near = steps < 2 * DAY if seconds == DAY else short  # of a day, date and opening
+    for place in np.flatnonzero(doubted if hours is None else near).tolist():
         earlier, later = stamps[place : place + 2].tolist()
-        if hours is None or hours.overlap(earlier, later, seconds):
-            same = hours is not None and _closes_alike(hours, earlier, later, seconds)
+        within = None if hours is None else hours.overlap(earlier, later, seconds)
+        if doubted[place] if within is None else within:
             raise BadBars(
                 f"bars: expected bars of {seconds} s, found {moment(later)} within that of "
-                f"{moment(earlier)}, {later - earlier} s after it: another "
-                f"{'way to stamp it' if same else 'timeframe'}"
+                f"{moment(earlier)}, {later - earlier} s after it: "
+                f"{_why_within(hours, earlier, later, seconds)}"
             )
 
 
-def _closes_alike(hours: TradingHours, earlier: int, later: int, seconds: int) -> bool:
-    closing = hours.closing(earlier, seconds)
-    return closing is not None and closing == hours.closing(later, seconds)
+def _why_within(hours: TradingHours | None, earlier: int, later: int, seconds: int) -> str:
+    closing = None if hours is None else hours.closing(earlier, seconds)
+    if hours is None or (closing is not None and closing != hours.closing(later, seconds)):
+        return "another timeframe"
+    if closing is None:
+        return "another timeframe, or a session that hours do not know"
+    return "another way to stamp it"

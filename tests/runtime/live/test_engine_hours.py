@@ -274,6 +274,50 @@ def test_the_short_first_bar_of_the_clock_is_not_taken_twice(
         engine.feed(alias, **HOURLY)
 
 
+def test_the_part_of_a_bar_before_a_break_within_it_does_not_enter(
+    live: Live, any_name: Model, clock: Clock
+) -> None:
+    zone = "Asia/Shanghai"
+    hours = TradingHours(["09:00-10:15", "10:30-11:30", "13:30-15:00"], zone, grid="clock")
+    two_days = stamped([at(f"2024-03-{day:02} {hour}:00", zone) for day in (7, 8)
+                    for hour in ("09", "10", "11", "13", "14")])  # fmt: skip
+    bars = stamped([one - 86_400 * 7 * back for back in reversed(range(23))
+                    for one in two_days.datetime.tolist()][:-3])  # fmt: skip
+    ten = bars.newest()
+    assert ten.datetime == at("2024-03-08 10:00", zone)
+    engine = live(any_name, hours=hours, stale_after={"60": 60})
+    clock.now = at("2024-03-08 10:15", zone)
+    engine.feed(bars[:-1], **HOURLY)
+    assert engine.decide(ten, FLAT, **HOURLY).reason is Reason.FUTURE
+    clock.now = at("2024-03-08 11:00", zone)
+    assert engine.decide(ten, FLAT, **HOURLY).reason is Reason.OK
+    assert engine.decide(ten._replace(datetime=ten.datetime + 1800), FLAT, **HOURLY).reason is (
+        Reason.BAD_INPUT
+    )
+    assert message(engine, ("Alpha", "60")).endswith("another way to stamp it")
+
+
+def test_weeks_that_came_one_by_one_replay_from_each_file(
+    record: Record, any_name: Model, clock: Clock, folder: Path
+) -> None:
+    weekly = {"instrument": "Alpha", "timeframe": "W"}
+    monday = at("2024-01-08")
+    bars = stamped([monday - 7 * DAY * back for back in reversed(range(COUNT))])
+    clock.now = monday + 60.0 * DAY
+    files = {"file_mb": 1e-6, "files": 1000}
+    with record(any_name, files=files) as engine:
+        engine.feed(bars, **weekly)
+        for days in range(2, 16, 2):
+            later = bars.newest()._replace(datetime=monday + days * DAY)
+            if days in (2, 10, 12):  # a short step is taken, a second one is not
+                engine.feed(later, **weekly)
+                continue
+            with pytest.raises(BadBars, match=r"172800 s after it: another timeframe$"):
+                engine.feed(later, **weekly)
+    for file in sorted(folder.glob("*.sqlite")):
+        assert replay(file, [any_name]).difference is None
+
+
 # markets
 
 COIN = TradingHours()

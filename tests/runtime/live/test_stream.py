@@ -412,6 +412,23 @@ def test_history_of_a_shorter_timeframe_is_refused(contract: Contract) -> None:
         stream_of(contract).feed(minutes, NOW)
 
 
+def at_stamps(*stamps: np.ndarray) -> Bars:
+    """Bars at these moments, of which the prices are no matter."""
+    together = np.concatenate(stamps)
+    prices = np.full(len(together), 100.0)
+    return Bars(together, prices, prices, prices, prices)
+
+
+def test_only_bars_that_are_kept_are_held_to_the_timeframe(contract: Contract) -> None:
+    hours = LAST + HOUR * np.arange(1, 301)
+    fives = LAST - 300 * np.arange(260)[::-1]
+    minutes = fives[0] - 60 * np.arange(1, 11)[::-1]
+    with pytest.raises(BadBars, match="the closest of 205 are 3600 s apart"):
+        stream_of(contract, at_stamps(fives, hours))
+    stream = stream_of(contract, at_stamps(minutes, fives))
+    assert_equal(stream.bars, at_stamps(fives[-NEEDED:]))
+
+
 # holes
 
 
@@ -446,7 +463,7 @@ def test_a_hole_that_is_filled_was_never_there(contract: Contract, piece: slice)
 
 
 def test_history_of_a_longer_timeframe_is_refused(contract: Contract) -> None:
-    told = "expected bars of 60 s, the closest of 260 are 300 s apart: another timeframe$"
+    told = "expected bars of 60 s, the closest of 205 are 300 s apart: another timeframe$"
     with pytest.raises(BadBars, match=told):
         stream_of(contract, BARS, seconds=60)
 

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -238,6 +239,7 @@ def test_a_bar_of_its_own_is_never_the_other_stamp_of_the_next() -> None:
     assert hours.closing(last, four) == at("2024-11-12 17:00", AMERICA)
     assert hours.closing(first, four) == at("2024-11-12 20:00", AMERICA)
     assert hours.follows(last, first, four)
+    assert not hours.follows(last, at("2024-11-12 20:00", AMERICA), four)  # no bar of two days
     sunday = at("2024-11-10 16:00", AMERICA)  # where none ends
     assert hours.closing(sunday, four) == at("2024-11-10 20:00", AMERICA)
 
@@ -301,14 +303,18 @@ def test_a_session_of_24_hours_never_pauses_within_the_week() -> None:
     assert hours.follows(stamps[-1], at("2024-11-17 17:00", AMERICA), HOUR)
 
 
-def test_no_more_days_are_kept_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_DAYS_KEPT", 3)
-    hours = TradingHours(["10:00-12:00"], weekdays=range(7))
+@pytest.mark.parametrize("weekdays", [range(7), ()], ids=["sessions", "none"])
+def test_no_more_bars_are_kept_than_so_many(
+    weekdays: Iterable[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_KEPT", 12)
+    hours = TradingHours(["10:00-12:00"], weekdays=weekdays)
+    traded = bool(weekdays)
     for day in range(1, 30):
         stamp = at(f"2024-11-{day:02} 11:00", "UTC")
-        assert hours.closing(stamp, HOUR) == stamp + HOUR
-        assert hours.follows(stamp, stamp + 23 * HOUR, HOUR)
-        assert len(hours._grids) <= 3
+        assert hours.closing(stamp, HOUR) == (stamp + HOUR if traded else None)
+        assert not traded or hours.follows(stamp, stamp + 23 * HOUR, HOUR)
+        assert sum(1 + len(one.bars) for one in hours._kept.values()) <= 12 + 3
 
 
 def test_an_earlier_document_has_the_grid_of_the_first_opening() -> None:

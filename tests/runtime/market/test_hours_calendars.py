@@ -76,15 +76,18 @@ def expected_bars(calendar: Mapping[str, Any], seconds: int) -> dict[int, int]:
         sessions = [] if day in calendar["holidays"] else ordinary
         sessions = calendar.get("special", {}).get(day, sessions)
         anchor = epoch(day, calendar["sessions"][0].split("-")[0])
+        opening, opened = 0, (day, -1)  # the clock's last bar, and where on its grid it opened
         for session in sessions:
             start, end = session.split("-")
             last_day = day if minutes_of(end) > minutes_of(start) else day + timedelta(1)
-            begun, opening = epoch(day, start), 0
+            begun = epoch(day, start)
             for minute in range(begun, epoch(last_day, end), 60):
                 shown = datetime.fromtimestamp(minute, zone)
                 if calendar["grid"] == "clock":
                     since_midnight = 3600 * shown.hour + 60 * shown.minute
-                    opening = opening if minute > begun and since_midnight % seconds else minute
+                    cell = shown.date(), since_midnight // seconds
+                    if since_midnight % seconds == 0 or (minute == begun and cell != opened):
+                        opening, opened = minute, cell
                 else:
                     origin = anchor if calendar["grid"] == "open" else begun
                     opening = origin + (minute - origin) // seconds * seconds

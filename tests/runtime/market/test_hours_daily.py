@@ -178,8 +178,8 @@ def test_the_day_after_one_that_hours_do_not_know_follows_it() -> None:
     saturday, monday = at("2024-11-16", "UTC"), at("2024-11-18", "UTC")
     assert NEW_YORK.follows(saturday, monday, DAY)
     assert not NEW_YORK.follows(saturday, monday + DAY, DAY)
-    assert not NEW_YORK.overlap(saturday, monday, DAY)
-    assert NEW_YORK.overlap(saturday, saturday + DAY - 1, DAY)  # within its 24 hours
+    assert NEW_YORK.overlap(saturday, monday, DAY) is None  # when it was closed nobody says
+    assert NEW_YORK.overlap(saturday, saturday + DAY - 1, DAY) is None
 
 
 @pytest.mark.parametrize("moment", ["00:00", "09:15"])

@@ -130,3 +130,56 @@ def test_weeks_have_no_grid_and_are_held_to_the_rule_without_hours() -> None:
         require_spacing(local("2024-02-26", "2024-03-04", "2024-03-11", "2024-03-18"), WEEK, hours)
         with pytest.raises(BadBars, match=r"86400 s after it: another timeframe"):
             require_spacing(every(DAY), WEEK, hours)
+
+
+# where hours do not say when a bar is closed
+
+CLOCK: Final = TradingHours(
+    ["09:30-16:00"], "America/New_York", weekdays=[0, 1, 2, 3], grid="clock"
+)  # the Fridays of `days` are sessions that it does not know
+
+
+@pytest.mark.parametrize("hours", [TradingHours(), CLOCK], ids=["around the clock", "a day"])
+def test_the_first_bar_of_a_session_that_hours_do_not_know_may_be_short(
+    hours: TradingHours,
+) -> None:
+    for start in range(14):  # wherever the bars begin, and whichever is new
+        require_spacing(HALF_FIRST[start:], HOUR, hours)
+    for end in range(2, len(HALF_FIRST) + 1):
+        require_spacing(HALF_FIRST[:end], HOUR, hours, 1)
+
+
+def test_a_day_after_an_evening_that_hours_do_not_know_is_taken() -> None:
+    openings = local("2024-03-06 09:30", "2024-03-07 09:30", "2024-03-07 18:15", "2024-03-08 09:30")
+    with pytest.raises(BadBars, match=r"54900 s after it: another timeframe, or a session that"):
+        require_spacing(openings, DAY, NEW_YORK)  # a second bar of that Thursday
+    holiday = TradingHours(["09:30-16:00"], "America/New_York", holidays=["2024-03-07"])
+    require_spacing(openings[[0, 2, 3]], DAY, holiday)
+
+
+@pytest.mark.parametrize("new", [None, 1])
+@pytest.mark.parametrize(
+    "clock",
+    [("10:00", "11:00", "11:30"), ("09:30", "10:00", "10:30")],
+    ids=["after a whole one", "after a short one"],
+)
+def test_bars_within_one_that_hours_do_not_know_are_refused(
+    clock: tuple[str, ...], new: int | None
+) -> None:
+    friday = local(*(f"2024-03-08 {moment}" for moment in clock))
+    told = r"within that of 2024-03-08 .*, 1800 s after it: another timeframe"
+    with pytest.raises(BadBars, match=told + ", or a session that hours do not know$"):
+        require_spacing(friday, HOUR, CLOCK, new)
+    with pytest.raises(BadBars, match=told + "$"):
+        require_spacing(friday, HOUR, TradingHours(), new)
+
+
+@pytest.mark.parametrize("hours", [None, NEW_YORK, TradingHours()], ids=repr)
+def test_of_steps_that_come_one_by_one_a_second_short_one_is_found(
+    hours: TradingHours | None,
+) -> None:
+    weeks = every(WEEK, 10)
+    finer = np.append(weeks, weeks[-1] + 2 * DAY * np.arange(1, 3))
+    require_spacing(finer[:-1], WEEK, hours, 1)
+    with pytest.raises(BadBars, match=r"172800 s after it: another timeframe$"):
+        require_spacing(finer, WEEK, hours, 1)
