@@ -19,6 +19,8 @@ from hrm_runtime.actions import LIVE_SERVICE, Action, action_of
 class ServiceEnvironment:
     """An environment whose `step` takes the service's numbers; all else is the environment's own.
 
+    What is read and set is the environment's, but for names that begin with an underscore.
+
     Args:
         environment: of the service; its `step` takes the numbers of `Action`.
         position: the signed lots that it holds at this moment.
@@ -38,7 +40,15 @@ class ServiceEnvironment:
         self._report = report
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy has no environment yet, and would look for it for ever
+            raise AttributeError(f"{type(self).__name__} has no {name}")
         return getattr(self._environment, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._environment, name, value)
 
     def step(self, decided: Sequence[float]) -> Any:
         """One bar on.

@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Final
 
 from hrm_runtime.artifact.decision import Decision
-from hrm_runtime.backtest.rules import OURS, Rules
+from hrm_runtime.backtest.rules import OURS, RULES, Rules
+from hrm_runtime.errors import BadInput
 from hrm_runtime.market.account import Account, affordable_lots
-from hrm_runtime.market.actions import Action, Side
+from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_runtime.market.instruments import Instrument, Trading
 
 _OPENS: Final = {Action.BUY_LONG: Side.LONG, Action.SELL_SHORT: Side.SHORT}
@@ -114,6 +115,9 @@ class Book:
     Attributes:
         cash: the capital and what was realised since, entry costs of an open position included.
         trades: those that have ended, oldest first.
+
+    Raises:
+        BadInput: `rules` are no `Rules`.
     """
 
     def __init__(
@@ -123,6 +127,11 @@ class Book:
         trading: Trading,
         rules: Rules = OURS,
     ) -> None:
+        if not isinstance(rules, Rules):
+            raise BadInput(
+                f"rules: expected a Rules, found {rules!r}; take one of RULES by its name: "
+                f"{', '.join(f'RULES[{name!r}]' for name in RULES)}"
+            )
         self.cash = capital
         self.rules = rules
         self.trades: list[Trade] = []
@@ -178,18 +187,21 @@ class Book:
     def execute(self, decision: Decision, price: float, atr: float, stamp: int) -> bool:
         """Fill a decision at `price`, in the bar stamped `stamp`.
 
+        One whose action is not legal on the side held does nothing, as in a host's environment.
+
         Args:
             atr: of the bar that `rules.atr` names, in currency.
 
         Returns:
-            Whether it was done: the cash may not pay for one lot of an opening, nor of a close
-            that it caps.
+            Whether there was nothing to do or it was done: the cash may not pay for one lot of an
+            opening, nor of a close that it caps.
         """
+        held = self._position.side if self._position else Side.FLAT
+        if decision.action is Action.HOLD or decision.action not in LEGAL[held]:
+            return True
         side = _OPENS.get(decision.action)
         if side is not None:
             return self.open(side, decision.quantity, price, atr, stamp)
-        if decision.action is Action.HOLD:
-            return True
         lots = self._lots(decision.quantity, price) if self.rules.closes_capped else None
         if lots == 0:
             return False
@@ -199,13 +211,20 @@ class Book:
     def open(self, side: Side, wanted: float, price: float, atr: float, stamp: int) -> bool:
         """Open a position at `price`, of as many of the `wanted` lots as the cash affords there.
 
+        None must be open.
+
         Args:
             atr: of the bar that `rules.atr` names, in currency.
             stamp: of the bar in which it is opened.
 
         Returns:
             Whether it affords one.
+
+        Raises:
+            BadInput: a position is open, which it would take the place of.
         """
+        if self._position is not None:
+            raise BadInput("book: expected no open position to open one, found one; close it first")
         trading = self._trading
         lots = self._lots(wanted, price)
         if lots < 1:

@@ -5,9 +5,18 @@ Distances and costs are the contract's, `Trading`: these say where and when they
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from numbers import Real
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
+
+from hrm_runtime.errors import BadInput
+
+Fill = Literal["open", "close"]
+
+AtrOf = Literal["decision", "fill"]
+
+ExitsAt = Literal["close", "level"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +41,47 @@ class Rules:
             the capital affords them, hence may be of a part or of nothing; else it is of all.
         all_in: lots that mean as many as the capital affords, as do all above.
         ruin: whether a position that has used up the capital is closed.
+
+    Raises:
+        BadInput: a text is none of these, a flag no bool, `all_in` no number of 1 or more; or what
+            is filled at an open has the `atr` of that bar, which is not known before it closes.
     """
 
-    fill: Literal["open", "close"]
-    atr: Literal["decision", "fill"]
+    fill: Fill
+    atr: AtrOf
     proportional_costs: bool
     trailing: bool
     trail_first: bool
     target: bool
-    exits_at: Literal["close", "level"]
+    exits_at: ExitsAt
     closes_capped: bool
     all_in: float
     ruin: bool
+
+    def __post_init__(self) -> None:
+        for name, kind in (("fill", Fill), ("atr", AtrOf), ("exits_at", ExitsAt)):
+            self._require(name, get_args(kind))
+        for field in fields(self):
+            if field.type is bool:
+                self._require(field.name, (True, False))
+        lots = self.all_in
+        if isinstance(lots, bool) or not isinstance(lots, Real) or not lots >= 1:
+            raise BadInput(
+                f"rules: expected all_in to be a number of lots from 1 on, found {lots!r}; "
+                "math.inf if none means all"
+            )
+        if self.fill == "open" and self.atr == "fill":
+            raise BadInput(
+                "rules: expected the ATR of a bar that has closed, found atr='fill' with "
+                "fill='open', before that bar's ATR is known; set atr='decision' or fill='close'"
+            )
+
+    def _require(self, name: str, allowed: tuple[object, ...]) -> None:
+        found = getattr(self, name)
+        if not any(type(found) is type(one) and found == one for one in allowed):
+            raise BadInput(
+                f"rules: expected {name} to be {' or '.join(map(repr, allowed))}, found {found!r}"
+            )
 
 
 OURS: Final = Rules(

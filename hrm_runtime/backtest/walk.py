@@ -160,6 +160,7 @@ def backtest(
     Raises:
         BadBars, NothingToDecide, UnknownInstrument, UnknownTimeframe: as `decision_bars`.
         BadAccount: `capital` is not a finite number above 0.
+        BadInput: `rules` are no `Rules`.
         InferenceFailed: onnxruntime failed.
     """
     contract = model.contract

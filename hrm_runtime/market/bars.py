@@ -218,11 +218,17 @@ def columns_in_file(found: Iterable[str]) -> list[str]:
     Where both of `STAMPS` are there, both are to be read, and must be equal.
 
     Raises:
-        BadBars: as `require_columns`.
+        BadBars: as `require_columns`, or one is given twice.
     """
     names = list(found)
     require_columns(names, STAMPS)
-    return [name for name in (*STAMPS, *PRICES, "volume") if name in names]
+    known: list[str] = [name for name in (*STAMPS, *PRICES, "volume") if name in names]
+    if twice := [name for name in known if names.count(name) > 1]:
+        raise BadBars(
+            f"bars: expected each column once, found {', '.join(twice)} more than once; drop or "
+            "rename the wrong one"
+        )
+    return known
 
 
 def _numbers(name: str, column: object) -> Floats:

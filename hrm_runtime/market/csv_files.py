@@ -24,10 +24,10 @@ def read_csv(path: str | Path) -> Bars:
     A file that a host has computed features into calls its stamps `datetime_epoch`.
 
     Raises:
-        BadBars: the file is missing, unreadable or not CSV text, a column is missing, a cell is
-            not a number or a stamp not in seconds (the message names line and column), two columns
-            of stamps differ, or as `Bars`. Parquet is refused with what reads it:
-            `hrm_train.parquet`.
+        BadBars: the file is missing, unreadable or not CSV text, a column is missing or given
+            twice, a cell is not a number or a stamp not in seconds (the message names line and
+            column), two columns of stamps differ, or as `Bars`. Parquet is refused with what reads
+            it: `hrm_train.parquet`.
     """
     path = Path(path)
     if path.suffix.lower() == ".parquet":
@@ -92,7 +92,7 @@ def _known(header: list[str]) -> list[str]:
     """The columns that bars are made of.
 
     Raises:
-        BadBars: the first line names none, and what it is instead; or one is missing.
+        BadBars: the first line names none, and what it is instead; one is missing, or given twice.
     """
     columns = ",".join(REQUIRED)
     if not any(header):

@@ -6,10 +6,11 @@ from typing import Final
 import yaml
 
 from hrm_train.errors import SettingsInvalid
-from hrm_train.settings.names import NETWORK, closest
+from hrm_train.settings.names import NETWORK
 from hrm_train.settings.nodes import entries
 from hrm_train.settings.reader import read_settings
 from hrm_train.settings.schema import Settings
+from hrm_train.settings.sections import names_network
 from hrm_train.settings.writer import render_inside
 
 _BREAK: Final = re.compile(r"\r\n|\n|\r")
@@ -51,8 +52,8 @@ def _indent(text: str, source: str) -> str:
             f"{'braces' if isinstance(top, yaml.MappingNode) else 'no sections'}; add {NETWORK} "
             "by hand"
         )
-    for key, _ in entries(top):
-        if closest(key, [NETWORK]):
+    for key, node in entries(top):
+        if names_network(key, node):
             raise SettingsInvalid(
                 f"{source}: expected no {NETWORK} yet, found {key}; edit it, or remove it first"
             )

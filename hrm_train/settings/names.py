@@ -13,7 +13,10 @@ SHARED: Final = tuple(name for name in Settings.model_fields if name != NETWORK)
 """Sections whose names a host's file may have too; in any file ours may stand inside `NETWORK`."""
 
 _CLOSE: Final = 0.8
-"""How alike two names are, of 1, to be taken for one: a letter or two apart."""
+"""How alike two names are, of 1, to be taken for one."""
+
+_LETTERS: Final = 2
+"""By how many letters, at most, one of them is longer: a long name is no other with a word more."""
 
 
 def facts_at(path: Sequence[str]) -> type[Section] | None:
@@ -30,9 +33,44 @@ def keys_at(path: Sequence[str]) -> list[str]:
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was meant, up to case, dashes and a letter or two."""
+    meant = _folded(name)
     folded = {_folded(one): one for one in known}
-    close = get_close_matches(_folded(name), folded, n=1, cutoff=_CLOSE)
+    likely = [one for one in folded if abs(len(one) - len(meant)) <= _LETTERS]
+    close = get_close_matches(meant, likely, n=1, cutoff=_CLOSE)
     return folded[close[0]] if close else None
+
+
+def same(name: str, other: str) -> bool:
+    """Whether two names are one up to case and dashes."""
+    return _folded(name) == _folded(other)
+
+
+def inner_key(name: str) -> str | None:
+    """The key in a section of fixed keys that was meant."""
+    return closest(name, {key for _, kind in _sections() for key in kind.model_fields})
+
+
+def dotted(name: str) -> list[str]:
+    """The path of the setting that a key with dots in it names; empty where it names none."""
+    path: list[str] = []
+    for part in name.split("."):
+        kind = _kind(path)
+        if get_origin(kind) is dict:
+            path.append(part)
+            continue
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            return []
+        meant = closest(
+            part, keys_at(path) if path else [*kind.model_fields, *Network.model_fields]
+        )
+        if meant is None:
+            return []
+        if path == [NETWORK] and meant in SHARED:
+            path = []
+        elif not path and meant in Network.model_fields:
+            path = [NETWORK]
+        path.append(meant)
+    return path if len(path) > 1 and "." in name else []
 
 
 def homes(key: str) -> list[str]:

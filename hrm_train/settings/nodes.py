@@ -43,11 +43,23 @@ def written(top: yaml.MappingNode) -> dict[str, list[yaml.Node]]:
     """What stands under each key of a mapping, as often as it is given there.
 
     A key that `<<` merges into it is overridden by one of its own, and by one merged earlier.
+
+    Raises:
+        yaml.YAMLError: `<<` has something else than mappings.
     """
     own: dict[str, list[yaml.Node]] = {}
     for key, node in top.value:
         if key.tag != _MERGE:
             own.setdefault(_text(key), []).append(node)
+            continue
+        for one in _merged(node):
+            if not isinstance(one, yaml.MappingNode):
+                found = "a list" if isinstance(one, yaml.SequenceNode) else one.value
+                raise yaml.MarkedYAMLError(
+                    problem=f"expected << to merge a mapping or a list of them, found {found}; "
+                    "name one by its anchor, *NAME",
+                    problem_mark=one.start_mark,
+                )
     merged: dict[str, list[yaml.Node]] = {}
     for name, node in entries(top):
         merged.setdefault(name, [node])
@@ -80,8 +92,13 @@ def _entries(node: yaml.Node, seen: set[int]) -> Iterator[tuple[str, yaml.Node]]
         if key.tag != _MERGE:
             yield _text(key), value
             continue
-        for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+        for merged in _merged(value):
             yield from _entries(merged, seen)
+
+
+def _merged(value: yaml.Node) -> list[yaml.Node]:
+    """The nodes that `<<` merges."""
+    return value.value if isinstance(value, yaml.SequenceNode) else [value]
 
 
 def _below(node: yaml.Node, path: str, seen: set[int]) -> Iterator[tuple[str, str, yaml.Node]]:

@@ -64,10 +64,25 @@ def write_preset(folder: str | Path, name: str) -> Path:
     return path
 
 
+def _keep_owner(path: Path, new: Path) -> None:
+    """Give the owner and group of `path` to `new`, which is to take its place."""
+    if not hasattr(os, "chown"):  # on Windows
+        return
+    old = path.stat()
+    try:
+        os.chown(new, old.st_uid, old.st_gid)
+    except PermissionError as error:
+        raise SettingsInvalid(
+            f"{path}: expected to keep owner {old.st_uid} and group {old.st_gid} of the file, "
+            f"found that this process may not; add as its owner: {error}"
+        ) from error
+
+
 def add_preset(folder: str | Path, name: str) -> Path:
     """Add the commented settings of a preset to `folder`/settings.yaml, a host's file.
 
-    They are one section at its end. Every byte that was there stays.
+    They are one section at its end. Every byte that was there stays, and so do the file's mode,
+    owner and group.
 
     Raises:
         SettingsInvalid: no such preset, there is no such file, it has ours already, is no block
@@ -80,6 +95,7 @@ def add_preset(folder: str | Path, name: str) -> Path:
         after = extended(before.decode("utf-8"), preset(name), str(path)).encode("utf-8")
         with whole(path.resolve()) as partial:  # a link stays one
             partial.write_bytes(after)
+            _keep_owner(path, partial)
             shutil.copymode(path, partial)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(

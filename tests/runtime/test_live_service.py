@@ -1,8 +1,12 @@
 """The service of the host trades as decided where the adapter stands around its environment."""
 
+import copy
 import importlib.util
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,3 +175,41 @@ def test_lots_arrive_as_the_service_rounds_them_and_all_else_is_the_environment_
     assert stepped[3] == {"capital": 1e6 - 25}
     adapter.step(kind([2, 1.0]))
     assert reports == [(Action.BUY_LONG, 3)]
+
+
+class Funded:
+    """An environment that answers a step with its capital."""
+
+    capital = 1.0
+    _secret = 7
+
+    def step(self, decided: list[float]) -> float:
+        return self.capital
+
+
+def test_what_is_set_is_the_environment_s(around: Any) -> None:
+    environment = Funded()
+    adapter = around(environment, position=float, report=print)
+    adapter.capital = 5.0
+    assert (environment.capital, adapter.capital, adapter.step([2, 1.0])) == (5.0, 5.0, 5.0)
+    adapter._own = 3
+    assert adapter._own == 3
+    assert not hasattr(environment, "_own")
+    with pytest.raises(AttributeError, match=r"^ServiceEnvironment has no _secret$"):
+        _ = adapter._secret
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],  # noqa: S301, our own
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_an_adapter_can_be_copied(
+    around: Any, copied: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, around.__module__, SimpleNamespace(ServiceEnvironment=around))
+    adapter = around(Funded(), position=float, report=print)
+    adapter.capital = 5.0
+    other = copied(adapter)
+    assert type(other) is around
+    assert other.step([2, 1.0]) == 5.0

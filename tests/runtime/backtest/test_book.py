@@ -9,7 +9,8 @@ from hrm_runtime import Account
 from hrm_runtime.artifact.decision import Reason, hold
 from hrm_runtime.backtest.book import Book, Exit, Trade
 from hrm_runtime.backtest.rules import HOST, HOST_NO_TARGET, HOST_OWN_PRICE, OURS, RULES, Rules
-from hrm_runtime.market.actions import Action, Side
+from hrm_runtime.errors import BadInput
+from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_runtime.market.instruments import Instrument, Trading
 
 STOCK = Instrument(
@@ -160,6 +161,27 @@ def test_a_close_is_executed_and_a_hold_does_nothing() -> None:
     assert (book.trades, book.account(100.0)) == ([], opened(Side.LONG).account(100.0))
     assert book.execute(replace(DECIDED, action=Action.CLOSE_LONG), 104.0, 2.0, 900)
     assert ended(book) == (900, 104.0, Exit.ACTION)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("side", Side)
+def test_an_action_that_is_not_legal_on_the_side_held_does_nothing(
+    side: Side, rules: Rules
+) -> None:
+    for action in set(Action) - set(LEGAL[side]):
+        book = Book(10_000.0, STOCK, TRADING, rules)
+        if side is not Side.FLAT:
+            assert book.open(side, 5.0, 100.0, 2.0, 300)
+        before = book.account(101.0)
+        assert book.execute(replace(DECIDED, action=action), 101.0, 2.0, 600)
+        assert (book.account(101.0), book.trades) == (before, [])
+
+
+def test_a_position_is_not_opened_in_the_place_of_another() -> None:
+    book = opened(Side.LONG)
+    with pytest.raises(BadInput, match="expected no open position to open one, found one; close"):
+        book.open(Side.SHORT, 1.0, 101.0, 2.0, 600)
+    assert book.account(101.0) == opened(Side.LONG).account(101.0)
 
 
 # the stop that trails

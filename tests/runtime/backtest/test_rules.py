@@ -1,7 +1,8 @@
 """The host's rules held to its environment, decision by decision: not one value may differ."""
 
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from trading_host import backtest as engine_backtest
 from hrm_runtime import Account, Bars, Contract, Decision, Reason
 from hrm_runtime.artifact.decision import hold
 from hrm_runtime.backtest.book import Book, Exit
-from hrm_runtime.backtest.rules import HOST, HOST_NO_TARGET, HOST_OWN_PRICE, Rules
+from hrm_runtime.backtest.rules import HOST, HOST_NO_TARGET, HOST_OWN_PRICE, OURS, Rules
 from hrm_runtime.backtest.walk import backtest
-from hrm_runtime.market.actions import LEGAL, Side
+from hrm_runtime.errors import BadInput
+from hrm_runtime.market.actions import LEGAL, Action, Side
 from hrm_runtime.market.features import Row, rows
 from hrm_runtime.market.instruments import Instrument, Trading
 
@@ -113,6 +115,68 @@ def test_a_book_is_the_host_s_account_at_every_step(name: str, version: str) -> 
     book.close(closes[-1], stamps[-1], Exit.END)
     profits = math.fsum(trade.profit for trade in book.trades)
     assert book.cash == pytest.approx(of.capital + profits, rel=1e-12)
+
+
+def test_a_book_does_what_the_host_does_of_actions_that_are_not_legal() -> None:
+    of, environment = SERIES["stock"], SERIES["stock"].environment(1)
+    book = Book(of.capital, of.instrument, TRADING, HOST)
+    atr = [row.atr for row in rows(of.bars, HISTORY)]
+    bars, done, illegal = of.bars[HISTORY - 1 :], False, 0
+    closes, stamps = bars.close.tolist(), bars.datetime.tolist()
+    rng = np.random.default_rng(5)
+    while not done:
+        at, side = environment.at + 1, Side(int(np.sign(environment.lots)))
+        action = Action(int(rng.integers(len(Action))))
+        illegal += action not in LEGAL[side]
+        decision = replace(hold(Reason.OK, "dice"), action=action, quantity=2.0)
+        _, _, done, told = environment.step([int(action), 2.0])
+        book.advance(decision, closes[at], closes[at], atr[at], stamps[at])
+        assert book.cash - told["capital"] == 0.0
+        assert book.account(closes[at]) == Account.of(environment.account())
+    assert illegal > STEPS / 4
+    assert len(book.trades) > STEPS / 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"fill": "Open"}, "expected fill to be 'open' or 'close', found 'Open'"),
+        ({"fill": None}, "expected fill to be 'open' or 'close', found None"),
+        ({"atr": "deciding"}, "expected atr to be 'decision' or 'fill', found 'deciding'"),
+        ({"exits_at": "levels"}, "expected exits_at to be 'close' or 'level', found 'levels'"),
+        ({"trailing": "no"}, "expected trailing to be True or False, found 'no'"),
+        ({"ruin": 0}, "expected ruin to be True or False, found 0"),
+        ({"all_in": math.nan}, "expected all_in to be a number of lots from 1 on, found nan"),
+        ({"all_in": 0.0}, "expected all_in to be a number of lots from 1 on, found 0.0"),
+        ({"all_in": "50"}, "expected all_in to be a number of lots from 1 on, found '50'"),
+        ({"all_in": True}, "expected all_in to be a number of lots from 1 on, found True"),
+        ({"atr": "fill"}, "found atr='fill' with fill='open', before that bar's ATR is known"),
+    ],
+)
+def test_a_rule_that_is_none_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^rules: .*{re.escape(message)}"):
+        replace(OURS, **wrong)
+
+
+@pytest.mark.parametrize("flag", [one.name for one in fields(Rules) if one.type is bool])
+def test_every_flag_is_held_to_true_and_false(flag: str) -> None:
+    wrong: Any = {flag: 1}
+    with pytest.raises(BadInput, match=f"^rules: expected {flag} to be True or False, found 1$"):
+        replace(OURS, **wrong)
+
+
+def test_from_one_lot_on_any_number_may_mean_all() -> None:
+    assert [replace(OURS, all_in=lots).all_in for lots in (1, 50.0, math.inf)] == [1, 50, math.inf]
+
+
+@pytest.mark.parametrize("rules", ["host", None, {"fill": "open"}])
+def test_what_is_no_rules_is_refused_with_those_there_are(rules: Any) -> None:
+    of = SERIES["stock"]
+    message = (
+        f"rules: expected a Rules, found {rules!r}; take one of RULES by its name: RULES['ours']"
+    )
+    with pytest.raises(BadInput, match=re.escape(message)):
+        Book(of.capital, of.instrument, TRADING, rules)
 
 
 class Dice:

@@ -219,6 +219,11 @@ def test_the_host_fills_at_the_next_close_without_proportional_costs(contract: C
     assert found.rules is HOST
 
 
+def test_rules_are_taken_as_such_not_by_their_name(contract: Contract) -> None:
+    with pytest.raises(BadInput, match=r"expected a Rules, found 'host'; .*, RULES\['host'\], "):
+        walk(Scripted(contract), bars_of((102, 104), (105, 103)), rules="host")
+
+
 def test_what_cannot_be_afforded_is_counted_and_skipped(contract: Contract) -> None:
     model = Scripted(contract, {0: BUY, 1: SELL, 2: BUY})
     found = walk(model, bars_of((102, 100), (101, 100), (97, 100), (100, 100)), capital=1000.0)

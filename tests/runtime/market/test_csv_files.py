@@ -126,6 +126,18 @@ def test_a_header_alone_is_no_bars(tmp_path: Path) -> None:
     assert len(read_csv(write(tmp_path / "header.csv", ",".join(NAMES) + "\n"))) == 0
 
 
+@pytest.mark.parametrize("twice", [["close"], ["datetime"], ["volume"], ["low", "datetime_epoch"]])
+def test_a_column_that_is_given_twice_is_refused(twice: list[str], tmp_path: Path) -> None:
+    names = ["datetime", "datetime_epoch", "open", "high", "low", "close", "volume"]
+    names += ["rsi", *twice, "rsi"]  # what is not read may stand there as it likes
+    cells = ["31536300" if name.startswith("datetime") else "1" for name in names]
+    path = write(tmp_path / "x.csv", f"{','.join(names)}\n{','.join(cells)}\n")
+    named = ", ".join(sorted(twice))
+    message = f"x.csv: bars: expected each column once, found {named} more than once; drop or"
+    with pytest.raises(BadBars, match=re.escape(message)):
+        read_csv(path)
+
+
 HEADER = "datetime,open,high,low,close\n"
 
 

@@ -1,6 +1,7 @@
 """Presets: the files in models, what they build, and a file to begin with."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -118,6 +119,65 @@ def test_a_preset_is_added_to_a_hosts_file_of_which_every_byte_stays(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "chown"), reason="no owners that can be given")
+def test_the_file_keeps_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("environment: 1\n")
+    given: list[tuple[Path, int, int]] = []
+    monkeypatch.setattr("os.chown", lambda *args: given.append(args))
+    add_preset(tmp_path, "tiny")
+    (owned,) = given
+    assert owned[1:] == (path.stat().st_uid, path.stat().st_gid)
+    assert owned[0] != path
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root gives files away")
+def test_a_file_to_which_root_adds_is_still_its_owner_s(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("environment: 1\n")
+    path.chmod(0o640)
+    os.chown(path, 1234, 4321)
+    add_preset(tmp_path, "tiny")
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (1234, 4321, 0o640)
+
+
+@pytest.mark.skipif(not hasattr(os, "chown"), reason="no owners that can be given")
+def test_a_file_whose_owner_cannot_be_kept_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("environment: 1\n")
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.chown", forbidden)
+    with pytest.raises(
+        SettingsInvalid, match=r"settings.yaml: expected to keep owner \d+ and group"
+    ):
+        add_preset(tmp_path, "tiny")
+    assert path.read_text() == "environment: 1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FLAGS = [
+    f"{key}: {value}\n"
+    for key in (
+        "use_hierarchical_reasoning_model",
+        "hierarchical_reasoning_model_path",
+        "hierarchical_reasoning_model_v2",
+    )
+    for value in ("true", "models/x")
+]
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_preset_is_added_beside_a_hosts_flag_that_has_its_name(flag: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(flag)
+    assert load_settings(add_preset(tmp_path, "tiny")) == preset("tiny")
+
+
 REFUSED: dict[str, tuple[bytes, str]] = {
     "ours": (
         b"environment: 1\nhierarchical_reasoning_model: {}\n",
@@ -134,6 +194,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "ours below a host's": (
         b"models: {hierarchical_reasoning_model: {training: {}}}\n",
         r"it would be refused .*models.hierarchical_reasoning_model: expected .* once",
+    ),
+    "a merge of no mapping": (
+        b"<<: 5\nenvironment: 1\n",
+        "it would be refused .*expected << to merge a mapping or a list of them, found 5",
     ),
     "braces": (b"{environment: 1}\n", "expected sections at the top, .*, found braces; add"),
     "a list": (b"- environment\n", "expected sections at the top, .*, found no sections; add"),

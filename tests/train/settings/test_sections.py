@@ -251,6 +251,104 @@ def test_what_is_wrong_with_ours_is_named_with_its_path_and_what_to_do(
     assert refused(tmp_path, text) == message
 
 
+PART = f"unknown key; did you mean {{}}, in {NETWORK}?"
+KEY = "unknown key; did you mean {}, in {}?"
+RENAMED = (
+    "unknown key; all in it is ours, did you mean {}? If it is the host's, write ours as "
+    f"{NETWORK}.{{}}, {{{{}}}} if there are none"
+)
+NEAR = {
+    "h_modul: {hidden_dim: 64}": PART.format("h_module"),
+    "h_modul: {hidden_dims: 64}": PART.format("h_module"),
+    "h_modul:": PART.format("h_module"),
+    "H_module: {hidden_dim: 64}": PART.format("h_module"),
+    "l-module: {hidden_dim: 64}": PART.format("l_module"),
+    "embedding: {allow_unknown_instruments: true}": PART.format("embeddings"),
+    "output_head: {quantity_max: 10}": PART.format("output_heads"),
+    "inputs: {window: 100}": PART.format("input"),
+    "Epochs: 3": KEY.format("epochs", "training"),
+    "epoch: 3": KEY.format("epochs", "training"),
+    "learning-rate: 0.5": KEY.format("learning_rate", "training"),
+    "n_cycles: 2": KEY.format("N_cycles", f"{NETWORK}.hierarchical"),
+    "trainer: {epochs: 3}": RENAMED.format("training", "training"),
+    "trading_rules: {stop_atr: 9}": RENAMED.format("trading", "trading"),
+    "symbols: {Nifty: {lot_size: 75}}": RENAMED.format("instruments", "instruments"),
+    "encoder: {hidden_dim: 64}": RENAMED.format(
+        f"{NETWORK}.h_module or {NETWORK}.l_module", "h_module"
+    ),
+    "training.epochs: 3": "unknown key; write epochs in training, without dots",
+    "training.epoch: 3": "unknown key; write epochs in training, without dots",
+    "h_module.hidden_dim: 64": f"unknown key; write hidden_dim in {NETWORK}.h_module, without dots",
+    f"{NETWORK}.training.epochs: 3": "unknown key; write epochs in training, without dots",
+    "instruments.Nifty.lot_size: 75": (
+        "unknown key; write lot_size in instruments.Nifty, without dots"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", NEAR)
+def test_a_near_miss_at_the_top_is_named_with_the_key_meant(line: str, tmp_path: Path) -> None:
+    name = line.partition(":")[0]
+    message = f"{name}: {NEAR[line]}"
+    assert refused(tmp_path, f"{NETWORK}: {{}}\n{line}\n") == message
+    unknown = "training: {epoch_count: 3}\n"  # is told once the near miss is mended
+    assert refused(tmp_path, f"{NETWORK}: {{}}\n{line}\n{unknown}") == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "H_module: {hidden_dim: 64}",
+        "hierarchical: {n_cycles: 7}",
+        "training.epochs: 3",
+        f"{NETWORK}.training.epochs: 3",
+    ],
+)
+def test_what_is_no_host_s_is_told_beside_the_host_s_keys_too(line: str, tmp_path: Path) -> None:
+    name = line.rpartition(":")[0].partition(":")[0]
+    assert refused(tmp_path, f"environment: 1\n{OURS}{line}\n").startswith(f"{name}: unknown key; ")
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "inputs: data.csv",
+        "embedding: {kind: words}",
+        "environment: 1\nepoch: 3",
+        "environment: 1\ntrainer: {epochs: 3}",
+        "environment: 1\ninput.path: bars",
+        "logging.level: INFO",
+        f"use_{NETWORK}: true",
+        f"{NETWORK}_path: models/x",
+        f"{NETWORK}_v2: true",
+        f"{NETWORK}_v2: {{path: models/x}}",
+        f"{NETWORK}_old: {{training: {{epochs: 1}}}}",
+        f"models: {{{NETWORK}_old: {{input: data.csv}}}}",
+        f"models: {{use_{NETWORK}: true}}",
+    ],
+)
+def test_a_host_has_names_that_resemble_ours(theirs: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"{theirs}\n{OURS}").network.h_module.num_layers == 2
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["trainer: {epochs: 3}", "environment: 1\ntraining.epochs: 3", "environment: {seed: 3}"],
+)
+def test_once_ours_stands_inside_a_section_of_our_keys_is_the_hosts(
+    theirs: str, tmp_path: Path
+) -> None:
+    assert load(tmp_path, f"{theirs}\n{OURS}  training: {{}}\n").training.epochs == 20
+
+
+@pytest.mark.parametrize(
+    ("merged", "found"), [("5", "5"), (NETWORK, NETWORK), ("[5]", "5"), ("[[5]]", "a list")]
+)
+def test_a_merge_of_no_mapping_is_refused(merged: str, found: str, tmp_path: Path) -> None:
+    message = f"expected YAML: expected << to merge a mapping or a list of them, found {found}; "
+    assert refused(tmp_path, f"{OURS}<<: {merged}\n").startswith(message)
+
+
 @pytest.mark.parametrize("name", [NETWORK, "training"])
 def test_a_section_of_ours_that_is_given_twice_is_refused(name: str, tmp_path: Path) -> None:
     text = f"environment: 1\n{name}: {{}}\n{name}: {{}}\n"
