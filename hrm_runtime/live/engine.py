@@ -238,16 +238,14 @@ class LiveEngine:
             DoNotStart: as `load`; the artifact before goes on deciding.
             BadInput: as `load` and `use`; likewise.
         """
-        model = load(path, sha256, threads)
-        self.use(model)
+        self.use(load(path, sha256, threads))
         return self.model
 
     def use(self, model: Model) -> None:
         """Decide with another artifact from the next pass on; bars and rows stay.
 
-        It is tried on the window of every stream first, in the calling thread. Each decision
-        belongs to one artifact. A bar that was answered keeps its answer. The artifact before is
-        kept for `rollback`.
+        It is tried on the window of every stream first, in the calling thread. A bar that was
+        answered keeps its answer, and the artifact before is kept for `rollback`.
 
         Raises:
             BadInput: it needs other rows than those that are there, does not know a stream, or

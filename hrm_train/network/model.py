@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any, overload
 
 import torch
@@ -45,7 +46,7 @@ class _LoadModel:
         model: "HierarchicalReasoningModel | None",
         kind: type["HierarchicalReasoningModel"],
     ) -> Callable[[str | Path], "HierarchicalReasoningModel"]:
-        return kind._made_of if model is None else model._load_in_place
+        return MethodType(_made_of, kind) if model is None else MethodType(_load_in_place, model)
 
 
 class HierarchicalReasoningModel(nn.Module):
@@ -154,7 +155,7 @@ class HierarchicalReasoningModel(nn.Module):
         in_one = "x" in kwargs or isinstance(next(iter(args), None), ModelInput)
         x, z_init = (_in_one if in_one else _one_by_one)(*args, **kwargs)
         x.require(self.settings.network, self.q_head.logits.weight.dtype)
-        return self.segment(x, self._states(z_init, len(x.features)))
+        return self.segment(x, _sound(self.initialize_states(), z_init, len(x.features)))
 
     def segment(self, x: ModelInput, z_init: States | None = None) -> tuple[Outputs, States]:
         """`forward` of what is known to be sound: nothing is checked, and no device waited for."""
@@ -172,31 +173,6 @@ class HierarchicalReasoningModel(nn.Module):
             "h_residual": torch.stack(h_residuals, dim=1),
         }
         return self.decode(zH_BSD, x.account) | residuals, (zH_BSD, zL_BSD)
-
-    def _states(self, z_init: States | None, rows: int) -> States:
-        """Those to begin with, held to the network's shapes."""
-        own = self.initialize_states()
-        if z_init is None:
-            return own
-        given = tuple(z_init)
-        shapes = [tuple(state.shape) if isinstance(state, Tensor) else state for state in given]
-        expected = [[(n, *state.shape[1:]) for n in {1, rows}] for state in own]
-        if len(given) != 2 or any(
-            shape not in of for shape, of in zip(shapes, expected, strict=True)
-        ):
-            raise BadInput(
-                f"z_init: expected (z_H, z_L) of {rows} or 1 rows of {tuple(own[0].shape[1:])} and "
-                f"{tuple(own[1].shape[1:])}, found {shapes}"
-            )
-        z_H, z_L = given
-        if not (
-            z_H.dtype == z_L.dtype == own[0].dtype and z_H.isfinite().all() and z_L.isfinite().all()
-        ):
-            raise BadInput(
-                f"z_init: expected finite numbers of {own[0].dtype}, found {z_H.dtype} and "
-                f"{z_L.dtype}, or some that are not finite"
-            )
-        return z_H, z_L
 
     def compile_steps(self) -> None:
         """Have the steps of H and L compiled, each time they meet another size or mode.
@@ -283,42 +259,6 @@ class HierarchicalReasoningModel(nn.Module):
             as it was.
     """
 
-    @classmethod
-    def _made_of(cls, path: str | Path) -> "HierarchicalReasoningModel":
-        """A new model of a file written by `save_model`: see `load_model`."""
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                settings = json.loads((file.metadata() or {})["settings"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            with torch.random.fork_rng(devices=[]):  # what a new model draws is written over
-                model = cls(parse_settings(settings, source=str(path)))
-        except (OSError, SafetensorError, KeyError, ValueError, SettingsInvalid) as error:
-            raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
-        model.load_strict(state, str(path))
-        return model.eval()
-
-    def _load_in_place(self, path: str | Path) -> "HierarchicalReasoningModel":
-        """Become the model of a file written by `save_model`: see `load_model`."""
-        saved = HierarchicalReasoningModel._made_of(path)
-        own, found = (each.settings.network.model_dump() for each in (self, saved))
-        differing = differences(own, found, ("this model", "the file"))
-        if not differing:
-            differing = differences(_tensors(self), _tensors(saved), ("this model", "the file"))
-        if differing:
-            raise CheckpointInvalid(
-                f"{path}: expected the network of this model, which stays as it was: {differing}; "
-                "HierarchicalReasoningModel.load_model(path) makes the file's"
-            )
-        if saved.quantised:
-            self.quantise(saved.scales)
-        else:
-            self.unquantise()
-        self.load_state_dict(saved.state_dict())
-        torch.clear_autocast_cache()  # of the weights before
-        self.settings = saved.settings
-        self.cycles, self.timesteps, self.reset_l = saved.cycles, saved.timesteps, saved.reset_l
-        return self.eval()
-
     def load_strict(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load `state`, refusing any difference in names, shapes or types.
 
@@ -344,6 +284,70 @@ class HierarchicalReasoningModel(nn.Module):
         if scales:
             self.quantise(scales, source)
         self.load_state_dict(state)
+
+
+def _sound(own: States, z_init: States | None, rows: int) -> States:
+    """The states to begin with, held to the shapes and the type of the network's `own`."""
+    if z_init is None:
+        return own
+    given = tuple(z_init)
+    shapes = [tuple(state.shape) if isinstance(state, Tensor) else state for state in given]
+    expected = [[(n, *state.shape[1:]) for n in {1, rows}] for state in own]
+    if len(given) != 2 or any(shape not in of for shape, of in zip(shapes, expected, strict=True)):
+        raise BadInput(
+            f"z_init: expected (z_H, z_L) of {rows} or 1 rows of {tuple(own[0].shape[1:])} and "
+            f"{tuple(own[1].shape[1:])}, found {shapes}"
+        )
+    z_H, z_L = given
+    if not (
+        z_H.dtype == z_L.dtype == own[0].dtype and z_H.isfinite().all() and z_L.isfinite().all()
+    ):
+        raise BadInput(
+            f"z_init: expected finite numbers of {own[0].dtype}, found {z_H.dtype} and "
+            f"{z_L.dtype}, or some that are not finite"
+        )
+    return z_H, z_L
+
+
+def _made_of(
+    kind: type[HierarchicalReasoningModel], path: str | Path
+) -> HierarchicalReasoningModel:
+    """A new model of a file written by `save_model`: see `load_model`."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            settings = json.loads((file.metadata() or {})["settings"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with torch.random.fork_rng(devices=[]):  # what a new model draws is written over
+            model = kind(parse_settings(settings, source=str(path)))
+    except (OSError, SafetensorError, KeyError, ValueError, SettingsInvalid) as error:
+        raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
+    model.load_strict(state, str(path))
+    return model.eval()
+
+
+def _load_in_place(
+    model: HierarchicalReasoningModel, path: str | Path
+) -> HierarchicalReasoningModel:
+    """Become the model of a file written by `save_model`: see `load_model`."""
+    saved = _made_of(HierarchicalReasoningModel, path)
+    own, found = (each.settings.network.model_dump() for each in (model, saved))
+    differing = differences(own, found, ("this model", "the file"))
+    if not differing:
+        differing = differences(_tensors(model), _tensors(saved), ("this model", "the file"))
+    if differing:
+        raise CheckpointInvalid(
+            f"{path}: expected the network of this model, which stays as it was: {differing}; "
+            "HierarchicalReasoningModel.load_model(path) makes the file's"
+        )
+    if saved.quantised:
+        model.quantise(saved.scales)
+    else:
+        model.unquantise()
+    model.load_state_dict(saved.state_dict())
+    torch.clear_autocast_cache()  # of the weights before
+    model.settings = saved.settings
+    model.cycles, model.timesteps, model.reset_l = saved.cycles, saved.timesteps, saved.reset_l
+    return model.eval()
 
 
 def _tensors(model: nn.Module) -> dict[str, str]:
