@@ -59,7 +59,7 @@ def transpose_a_matrix(weights: Weights) -> None:
 def shift_a_feature_mean(weights: Weights) -> None:
     mean, std = (array_of(weights, f"input_network.features.{name}") for name in ("mean", "std"))
     shifted = mean.copy()
-    shifted[12] += 0.5 * std[12]
+    shifted[12] += std[12]
     put(weights, "input_network.features.mean", shifted)
 
 
