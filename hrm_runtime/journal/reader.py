@@ -5,8 +5,8 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -195,14 +195,17 @@ class JournalFile:
         Raises:
             JournalUnreadable: damaged, or a value that this library does not write.
         """
-        merged = heapq.merge(*map(self._table, TABLES.values()), key=attrgetter("event"))
+        tables = [self._table(table) for table in TABLES.values()]
         try:
-            for number, record in enumerate(merged, 1):
+            for number, record in enumerate(heapq.merge(*tables, key=attrgetter("event")), 1):
                 if record.event != number:
                     raise record.unreadable(f"expected event {number} in its place")
                 yield record
         except sqlite3.Error as error:
             raise self._refused(error) from error
+        finally:
+            for table in tables:
+                table.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -249,20 +252,29 @@ class JournalFile:
             raise JournalUnreadable(f"{self._path}: {name}: expected a JSON object")
         return found
 
-    def _table(self, table: str) -> Iterator[Record]:
+    def _table(self, table: str) -> Generator[Record]:
         columns = _own()[1][table]
         cursor = self._connection.execute(f"SELECT * FROM {table} ORDER BY event")  # noqa: S608, our names
-        for row in cursor:
-            values = dict(zip(columns, row, strict=True))
-            record = Record(self._path, table, row[0], values, self._changes)
-            for (name, (kinds, required)), value in zip(columns.items(), row, strict=True):
-                if not (isinstance(value, kinds) or (value is None and not required)):
-                    raise record.unreadable(f"{name}: found {type(value).__name__}")
-                if name != "at" and isinstance(value, float) and not math.isfinite(value):
-                    raise record.unreadable(f"{name}: found {value}")
-            if record["at"] is None:  # SQLite has no NaN
-                record.values["at"] = math.nan
-            yield record
+        try:
+            for row in cursor:
+                yield self._record(table, columns, row)
+        finally:
+            with suppress(sqlite3.Error):  # the connection may be closed
+                cursor.close()  # a query that is not ended holds the file even so
+
+    def _record(
+        self, table: str, columns: Mapping[str, tuple[tuple[type, ...], bool]], row: tuple[Any, ...]
+    ) -> Record:
+        values = dict(zip(columns, row, strict=True))
+        record = Record(self._path, table, row[0], values, self._changes)
+        for (name, (kinds, required)), value in zip(columns.items(), row, strict=True):
+            if not (isinstance(value, kinds) or (value is None and not required)):
+                raise record.unreadable(f"{name}: found {type(value).__name__}")
+            if name != "at" and isinstance(value, float) and not math.isfinite(value):
+                raise record.unreadable(f"{name}: found {value}")
+        if record["at"] is None:  # SQLite has no NaN
+            record.values["at"] = math.nan
+        return record
 
     def _refused(self, error: Exception) -> JournalUnreadable:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

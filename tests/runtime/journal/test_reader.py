@@ -322,6 +322,15 @@ def test_a_huge_value_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) ->
         whole(file)
 
 
+def test_a_file_that_was_refused_is_free_for_others_while_the_error_is_kept(file: Path) -> None:
+    changed(file, "UPDATE bar SET reason = x'00'")
+    with pytest.raises(JournalUnreadable, match="reason: found bytes") as kept:
+        records(file)
+    with closing(sqlite3.connect(file, timeout=0.0, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+    assert kept.tb is not None
+
+
 VALUES = st.one_of(
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
