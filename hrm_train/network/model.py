@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MethodType
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,6 +36,9 @@ from hrm_train.settings import Settings, parse_settings
 Outputs = dict[str, Tensor]
 States = tuple[Tensor, Tensor]
 """(zH_BSD, zL_BSD), of widths D_H and D_L."""
+
+_SCALE: Final = ".input_scale"
+"""What the state calls a product's, behind its name."""
 
 
 class _LoadModel:
@@ -59,10 +62,7 @@ class HierarchicalReasoningModel(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         network = settings.network
-        self.settings = settings
-        self.cycles = network.hierarchical.N_cycles
-        self.timesteps = network.hierarchical.T_timesteps
-        self.reset_l = network.hierarchical.reset_l_module
+        self._follow(settings)
         self.tokens = network.tokens
         self.input_network = InputEmbeddingNetwork(network)
         self.h_module = HighLevelModule(network)
@@ -72,6 +72,13 @@ class HierarchicalReasoningModel(nn.Module):
         self.quantity_head = QuantityHead(network)
         self.value_head = ValueHead(network)
         self.q_head = QHead(network)
+
+    def _follow(self, settings: Settings) -> None:
+        """Have these settings, and the loops that they say."""
+        loops = settings.network.hierarchical
+        self.settings = settings
+        self.cycles, self.timesteps = loops.N_cycles, loops.T_timesteps
+        self.reset_l = loops.reset_l_module
 
     @property
     def N(self) -> int:  # noqa: N802, as published
@@ -267,12 +274,11 @@ class HierarchicalReasoningModel(nn.Module):
         Raises:
             CheckpointInvalid: naming the tensors that differ, or as `quantise`.
         """
-        suffix = ".input_scale"
-        scales = {n.removesuffix(suffix): t for n, t in state.items() if n.endswith(suffix)}
+        scales = {n.removesuffix(_SCALE): t for n, t in state.items() if n.endswith(_SCALE)}
         own = {name: (list(t.shape), t.dtype) for name, t in self.state_dict().items()}
         if scales:
             scalar: tuple[list[int], torch.dtype] = ([], self.q_head.logits.weight.dtype)
-            own |= {name + suffix: scalar for name in self.products}
+            own |= {name + _SCALE: scalar for name in self.products}
         given = {name: (list(t.shape), t.dtype) for name, t in state.items()}
         if own != given:
             differing = [name for name in own | given if own.get(name) != given.get(name)]
@@ -309,18 +315,24 @@ def _sound(own: States, z_init: States | None, rows: int) -> States:
     return z_H, z_L
 
 
-def _made_of(
-    kind: type[HierarchicalReasoningModel], path: str | Path
-) -> HierarchicalReasoningModel:
-    """A new model of a file written by `save_model`: see `load_model`."""
+def _read(path: str | Path) -> tuple[Settings, dict[str, Tensor]]:
+    """What `save_model` wrote."""
     try:
         with safe_open(str(path), framework="pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        with torch.random.fork_rng(devices=[]):  # what a new model draws is written over
-            model = kind(parse_settings(settings, source=str(path)))
+        return parse_settings(settings, source=str(path)), state
     except (OSError, SafetensorError, KeyError, ValueError, SettingsInvalid) as error:
         raise CheckpointInvalid(f"{path}: expected weights of this model: {error}") from error
+
+
+def _made_of(
+    kind: type[HierarchicalReasoningModel], path: str | Path
+) -> HierarchicalReasoningModel:
+    """A new model of a file written by `save_model`: see `load_model`."""
+    settings, state = _read(path)
+    with torch.random.fork_rng(devices=[]):  # what a new model draws is written over
+        model = kind(settings)
     model.load_strict(state, str(path))
     return model.eval()
 
@@ -329,35 +341,33 @@ def _load_in_place(
     model: HierarchicalReasoningModel, path: str | Path
 ) -> HierarchicalReasoningModel:
     """Become the model of a file written by `save_model`: see `load_model`."""
-    saved = _made_of(HierarchicalReasoningModel, path)
-    own, found = (each.settings.network.model_dump() for each in (model, saved))
+    settings, state = _read(path)
+    own, found = (each.network.model_dump() for each in (model.settings, settings))
     differing = differences(own, found, ("this model", "the file"))
     if not differing:
-        differing = differences(_tensors(model), _tensors(saved), ("this model", "the file"))
+        own, found = _tensors(model.state_dict()), _tensors(state)
+        differing = differences(own, found, ("this model", "the file"))
     if differing:
         raise CheckpointInvalid(
             f"{path}: expected the network of this model, which stays as it was: {differing}; "
             "HierarchicalReasoningModel.load_model(path) makes the file's"
         )
-    if saved.quantised:
-        model.quantise(saved.scales)
-    else:
+    if not any(name.endswith(_SCALE) for name in state):
         model.unquantise()
-    model.load_state_dict(saved.state_dict())
+    model.load_strict(state, str(path))
     torch.clear_autocast_cache()  # of the weights before
-    model.settings = saved.settings
-    model.cycles, model.timesteps, model.reset_l = saved.cycles, saved.timesteps, saved.reset_l
+    model._follow(settings)
     return model.eval()
 
 
-def _tensors(model: nn.Module) -> dict[str, str]:
-    """What can be written into each tensor of the state; scales of quantisers come and go."""
+def _tensors(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What can be written into each tensor; scales of quantisers come and go."""
     return {
         name: f"{tensor.dtype} {list(tensor.shape)}"
         + " without memory" * tensor.is_meta
         + " of inference mode" * (tensor.is_inference() and not torch.is_inference_mode_enabled())
-        for name, tensor in model.state_dict().items()
-        if not name.endswith(".input_scale")
+        for name, tensor in state.items()
+        if not name.endswith(_SCALE)
     }
 
 
