@@ -179,7 +179,7 @@ def measure(case: Case, profile: bool) -> dict[str, float]:
     }
 
 
-def kept_whole(steps: list[Any], _: Any, x: Any, z_H: Any, z_L: Any, *_weights: Any) -> Any:
+def kept_whole(steps: list[Any], x: Any, z_H: Any, z_L: Any, *_weights: Any) -> Any:
     """Steps with their gradient, everything kept that torch wants for it."""
     for step in steps:
         z_H, z_L = step.run(z_H, z_L, x)

@@ -45,7 +45,7 @@ def rollout(
     torch.clear_autocast_cache()  # older versions keep casts made without gradient
     if through > 2 and silent < len(steps):
         weights = [*model.l_module.parameters(), *model.h_module.parameters()]
-        after: States = _Exact.apply(steps[silent:], weights, x_BSD, zH_BSD, zL_BSD, *weights)  # type: ignore[no-untyped-call]
+        after: States = _Exact.apply(steps[silent:], x_BSD, zH_BSD, zL_BSD, *weights)  # type: ignore[no-untyped-call]
         return after
     for step in steps[silent:]:
         zH_BSD, zL_BSD = step.run(zH_BSD, zL_BSD, x_BSD)
@@ -107,11 +107,10 @@ class _Exact(torch.autograd.Function):
     def forward(
         ctx: Any,
         steps: list[_Step],
-        weights: list[Tensor],
         x_BSD: Tensor,
         zH_BSD: Tensor,
         zL_BSD: Tensor,
-        *_: Tensor,
+        *weights: Tensor,
     ) -> States:
         kind = x_BSD.device.type
         ctx.steps, ctx.weights, ctx.x = steps, weights, x_BSD.detach()
@@ -158,7 +157,7 @@ class _Exact(torch.autograd.Function):
                 toL_BSD = to_zL if step.low else _sum(toL_BSD, to_zL)
             if step.anew:
                 toL_BSD = None if step.model.reset_l else toL_BSD
-        return None, None, to_x, toH_BSD, toL_BSD, *found.values()
+        return None, to_x, toH_BSD, toL_BSD, *found.values()
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -178,9 +178,7 @@ def test_of_a_step_that_the_gradient_goes_through_only_its_state_is_kept(
         assert growth(gradient, (2, 2), (8, 2)) == low * z_L.nbytes + high * z_H.nbytes
 
 
-def kept_whole(
-    steps: list[Any], _: list[Tensor], x: Tensor, z_H: Tensor, z_L: Tensor, *_weights: Tensor
-) -> States:
+def kept_whole(steps: list[Any], x: Tensor, z_H: Tensor, z_L: Tensor, *_weights: Tensor) -> States:
     """The same steps, everything kept that torch wants for the gradient."""
     for step in steps:
         z_H, z_L = step.run(z_H, z_L, x)
