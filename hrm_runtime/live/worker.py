@@ -121,8 +121,10 @@ class Worker:
 
     def _doubt(self, line: Line, series: Series, account: Account, contract: Contract) -> None:
         """Tell a host, once for each stream, that its capital may be its free cash."""
+        if series.doubted:
+            return
         why = doubtful_capital(account, contract.instrument(line[0]))
-        if why is not None and not series.doubted:
+        if why is not None:
             series.doubted = True
             log(logging.WARNING, "capital", instrument=line[0], timeframe=line[1], why=why)
 
